@@ -1,0 +1,95 @@
+//! One guarded commit, with an answer whatever the store does.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use underpass_domain::{LogName, Position};
+use underpass_store::{Commit, Guard, Key, Outcome, Retry, Revision, Store, StoreError};
+
+use crate::head::Head;
+use crate::keys;
+use crate::options::Fence;
+
+/// How often a commit is sent again over an unavailable store or an unknown outcome: with
+/// [`FIRST_PAUSE`] doubling, 1.3 s in all. Longer, and commands had better be answered.
+const ATTEMPTS_MAX: u32 = 8;
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+/// What became of a commit.
+#[derive(Debug)]
+pub(crate) enum Sent {
+    /// It happened.
+    Committed(Revision),
+    /// The head is another by now. If `uncertain`, this commit itself may be what changed it.
+    Moved { uncertain: bool },
+    /// The fence fell: the lease is gone.
+    Fenced,
+    /// A frame lies where none may be, though the head is as expected.
+    Occupied,
+    /// It did not happen.
+    Failed(StoreError),
+    /// It may have happened, or may still.
+    Unknown(StoreError),
+}
+
+/// The commit that appends a frame: it happens only if the head is as it was read.
+pub(crate) fn append(
+    log: LogName,
+    frame: Bytes,
+    head: &Head,
+    expected: Option<Revision>,
+    fence: Option<&Fence>,
+) -> Commit {
+    let (head_key, frame_key) = (keys::head(log), keys::frame(log, head.first));
+    let mut commit = Commit::new()
+        .guard(head_key.clone(), expected.map_or(Guard::Absent, Guard::At))
+        .guard(frame_key.clone(), Guard::Absent)
+        .put(frame_key, frame)
+        .put(head_key, head.encode());
+    if let Some(Fence { key, revision }) = fence {
+        commit = commit.guard(key.clone(), Guard::At(*revision));
+    }
+    commit
+}
+
+/// Sends a commit until its outcome is known, within bounds. It is always the identical commit, and it
+/// guards what it writes: it can't happen twice.
+pub(crate) async fn send(
+    store: &dyn Store,
+    log: LogName,
+    first: Position,
+    commit: Commit,
+    fence: Option<&Key>,
+) -> Sent {
+    let (head_key, frame_key) = (keys::head(log), keys::frame(log, first));
+    let mut uncertain = false;
+    let mut pause = FIRST_PAUSE;
+    let mut attempt = 1;
+    loop {
+        let error = match store.commit(commit.clone()).await {
+            Ok(Outcome::Committed(revision)) => return Sent::Committed(revision),
+            Ok(Outcome::Conflict(failed)) => {
+                let fell = |key: &Key| failed.iter().any(|(at, _)| at == key);
+                // Where the outcome was unknown, the commit may have happened before the fence fell.
+                return if fence.is_some_and(fell) && !(uncertain && fell(&head_key)) {
+                    Sent::Fenced
+                } else if fell(&head_key) {
+                    Sent::Moved { uncertain }
+                } else if fell(&frame_key) {
+                    Sent::Occupied
+                } else {
+                    Sent::Moved { uncertain }
+                };
+            }
+            Err(error) => error,
+        };
+        uncertain |= matches!(error, StoreError::Indeterminate { .. });
+        if error.retry() != Retry::Same || attempt == ATTEMPTS_MAX {
+            return if uncertain { Sent::Unknown(error) } else { Sent::Failed(error) };
+        }
+        tracing::debug!(%log, attempt, %error, "commit is sent again");
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+        attempt += 1;
+    }
+}

@@ -1,0 +1,57 @@
+//! One ordered, hash-chained log on the storage traits.
+//!
+//! A [`Log`] takes commands, has the domain decide them one after another at the head of the log, writes
+//! what follows as one *frame* in one guarded commit, and keeps the read model resident. The store knows
+//! nothing of this, and this knows nothing of which store it is.
+//!
+//! | in | is |
+//! |---|---|
+//! | [`Log`] | an open log: execute, view, follow, read, as of, verify |
+//! | [`frame`], [`head`], [`record`], [`keys`] | what lies in the store, byte for byte; `docs/format/log-v1.md` is the same for people |
+//! | [`verify`], [`read_stored`], [`replay_stored`] | the same for a log that is not open |
+//!
+//! # How an append goes
+//!
+//! 1. Commands wait in a bounded queue. The appender takes all there are.
+//! 2. Each is decided against the state at the head plus what this batch has decided already.
+//! 3. All events become one frame; one commit puts the frame and the new head, guarded by the old one.
+//! 4. *Conflict*: another node was first. Follow to the head, decide again; bounded.
+//!    *Outcome unknown*: send the identical commit again. If that conflicts, the commit id of the frame at
+//!    the expected position tells whose it is.
+//! 5. The read model is published, then everybody is answered.
+//!
+//! With one command in the queue there is one command in the frame: nothing ever waits for company.
+
+mod answered;
+mod appender;
+mod batch;
+mod codes;
+mod commit;
+mod error;
+mod fold;
+mod follower;
+pub mod frame;
+pub mod head;
+pub mod keys;
+mod log;
+mod options;
+mod reader;
+pub mod record;
+mod recorded;
+mod replay;
+mod shared;
+mod snapshot;
+mod snapshotter;
+mod verify;
+
+pub use answered::{REMEMBERED_FOR, REMEMBERED_POSITIONS};
+pub use batch::Committed;
+pub use error::{ExecuteError, LogError, OpenError, SharedError};
+pub use follower::Follower;
+pub use log::Log;
+pub use options::{
+    BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, Fence, LogOptions, POLL_EVERY, QUEUE_MAX, SNAPSHOT_EVERY,
+};
+pub use recorded::{READ_EVENTS_MAX, Recorded, read_stored};
+pub use replay::{AsOf, View, replay_stored};
+pub use verify::{Verified, verify};

@@ -1,0 +1,132 @@
+//! Is the log what was written?
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use underpass_domain::{Digest32, LogName, Position};
+use underpass_store::Store;
+
+use crate::error::LogError;
+use crate::fold::{Chain, positioned};
+use crate::head::Head;
+use crate::keys;
+use crate::reader::Reader;
+
+/// What `verify` has found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Verified {
+    /// Whether all is well.
+    pub ok: bool,
+    /// Which log.
+    pub log: LogName,
+    /// The last position that is well.
+    pub head: Position,
+    /// The chained hash there.
+    pub hash: Digest32,
+    /// Frames that are well.
+    pub frames: u64,
+    /// Events that are well.
+    pub events: u64,
+    /// The first position that is not, and what is wrong, as half a sentence.
+    pub bad: Option<(Position, String)>,
+}
+
+/// Reads a log from its beginning to its head and checks that each frame is whole, that positions are
+/// dense, that each frame follows on its predecessor's hash, that the versions of each stream are dense,
+/// and that the head names the end. The log need not be open, and may be written meanwhile.
+///
+/// What is damaged is part of the result; errors are those of the store.
+pub async fn verify(store: &Arc<dyn Store>, log: LogName) -> Result<Verified, LogError> {
+    let reader = Reader::new(Arc::clone(store), log);
+    let mut walk = Walk { chain: Chain::new(log), frames: 0 };
+    let outcome = match reader.head().await {
+        Ok(Some((head, _))) => walk.run(&reader, Some(head)).await,
+        Ok(None) if !reader.any_frame().await? => return Err(LogError::Absent { log }),
+        // Without a head, the frames may still tell where the log broke off.
+        Ok(None) => walk.headless(&reader, "the head is missing".to_owned()).await,
+        Err(LogError::Corrupt { why, .. } | LogError::Newer { why, .. }) => walk.headless(&reader, why).await,
+        Err(LogError::Foreign { .. }) if reader.any_frame().await? => {
+            walk.headless(&reader, "something else lies at the head's place".to_owned()).await
+        }
+        Err(error) => Err(error),
+    };
+    let bad = match outcome {
+        Ok(()) => None,
+        Err(LogError::Corrupt { position, why, .. } | LogError::Newer { position, why, .. }) => {
+            Some((position, why))
+        }
+        Err(error) => return Err(error),
+    };
+    let chain = walk.chain;
+    Ok(Verified {
+        ok: bad.is_none(),
+        log,
+        head: chain.position,
+        hash: chain.hash,
+        frames: walk.frames,
+        events: chain.position.0,
+        bad,
+    })
+}
+
+struct Walk {
+    chain: Chain,
+    frames: u64,
+}
+
+impl Walk {
+    async fn run(&mut self, reader: &Reader, head: Option<Head>) -> Result<(), LogError> {
+        let log = reader.log;
+        let Some(head) = head else { return Ok(()) };
+        let mut frames = reader.frames_behind(Position(0));
+        let mut newest = None;
+        while self.chain.position < head.position {
+            for frame in frames.page(head.position).await? {
+                self.chain.check(&frame)?;
+                for (position, record) in positioned(&frame) {
+                    self.chain.count(position, record)?;
+                }
+                self.chain.advance(&frame);
+                self.frames += 1;
+                newest = Some((frame.first(), frame.header.commit));
+            }
+        }
+        let chain = &self.chain;
+        let named = (head.position, head.hash, head.epoch, head.recorded_at);
+        let found = (chain.position, chain.hash, chain.epoch, chain.recorded_at);
+        if named != found || newest != Some((head.first, head.commit)) {
+            return Err(LogError::corrupt(log, head.position, "the head does not name the last frame"));
+        }
+        self.beyond(reader, &head).await
+    }
+
+    /// Frames behind the end were never committed, unless the log has grown meanwhile.
+    async fn beyond(&self, reader: &Reader, head: &Head) -> Result<(), LogError> {
+        let log = reader.log;
+        let (from, to) = (keys::frame(log, head.position.next()), keys::frames_end(log));
+        let entries = reader.store.scan(&from, &to, 1).await.map_err(|error| LogError::store(log, error))?;
+        let Some(at) = entries.first().and_then(|entry| keys::frame_position(log, entry.key.as_ref())) else {
+            return Ok(());
+        };
+        match reader.head().await? {
+            Some((now, _)) if now.position > head.position => Ok(()),
+            _ => Err(LogError::corrupt(log, at, "a frame lies behind the end of the log")),
+        }
+    }
+
+    /// Walks all frames there are; then says what is wrong with the head.
+    async fn headless(&mut self, reader: &Reader, why: String) -> Result<(), LogError> {
+        let log = reader.log;
+        let mut next = Position(1);
+        while let Some(frame) = reader.frame_at(next).await? {
+            self.chain.check(&frame)?;
+            for (position, record) in positioned(&frame) {
+                self.chain.count(position, record)?;
+            }
+            self.chain.advance(&frame);
+            self.frames += 1;
+            next = frame.last().next();
+        }
+        Err(LogError::corrupt(log, self.chain.position, why))
+    }
+}

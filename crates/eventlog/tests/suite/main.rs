@@ -1,0 +1,11 @@
+//! What a log promises, seen from outside: one binary, so that it is linked once.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod appending;
+mod bad_stores;
+mod faults;
+mod frames;
+mod history;
+mod nodes;
+mod support;
