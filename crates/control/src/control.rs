@@ -1,0 +1,416 @@
+//! The service itself.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use underpass_domain::{
+    ActivityCommand, ActivityEvent, ActivityState, Actor, Aggregate, ClientId, Clock, CodeId, CommandId,
+    ControlCommand, ControlEvent, ControlState, InviteId, KeyId, LogName, MappingId, Meta, NodeId, Position,
+    PublicKey, Random, RandomFailed, SessionId, Timestamp,
+};
+use underpass_eventlog::head::Head;
+use underpass_eventlog::{Committed, ExecuteError, Log, LogOptions, View, keys};
+use underpass_store::Store;
+use underpass_tasks::Tasks;
+
+use crate::auth_failures::{Limiter, Verdict};
+use crate::caller::Caller;
+use crate::error::{ControlError, OpenError};
+use crate::lease::{LeaseLost, NodeLease, Round};
+use crate::options::ControlOptions;
+use crate::presence::{Announcer, Presence, PresenceGuard};
+use crate::{expirer, reaper};
+
+/// How long [`Control::stored_head`] waits: a store that takes longer is as good as away.
+pub const STORED_HEAD_WAIT: Duration = Duration::from_secs(2);
+/// The longest reason that is recorded with an authentication failure. Parts of it may come from the peer.
+const REASON_BYTES_MAX: usize = 200;
+
+/// The control plane of one node.
+#[derive(Debug)]
+pub struct Control {
+    pub(crate) options: ControlOptions,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) lease: Arc<NodeLease>,
+    pub(crate) announcer: Arc<Announcer>,
+    logs: Arc<Logs>,
+    failures: Mutex<Limiter>,
+    /// When each key was last used since the start. Only known keys are in here, so their number bounds it.
+    pub(crate) last_used: Mutex<HashMap<KeyId, Timestamp>>,
+    closing: CancellationToken,
+}
+
+/// Both logs, as soon as they are open.
+#[derive(Debug)]
+struct Logs {
+    control: Log<ControlState>,
+    activity: Log<ActivityState>,
+}
+
+impl Control {
+    /// Takes the node lease, opens both logs (making them where there are none) and starts the tasks that keep
+    /// them: renewal of the lease, expiry, reaping. They are essential tasks of `tasks`, as are the appenders.
+    ///
+    /// Call [`Control::close`] before `tasks` is drained.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        options: ControlOptions,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        tasks: &Tasks,
+    ) -> Result<Arc<Self>, OpenError> {
+        let run = random.array().map_err(|failed| OpenError::Start(failed.into()))?;
+        let ttl = options.lease_ttl;
+        let lease = Arc::new(NodeLease::take(Arc::clone(&store), options.node, run, ttl).await?);
+        let announcer = Arc::new(Announcer::new(Arc::clone(&store), options.node, tasks.clone()));
+        let closing = CancellationToken::new();
+        // Replaying a long log may outlast the lease, so renewal starts before the logs open.
+        let opened = Arc::new(OnceLock::new());
+        keep_lease(tasks, &lease, &announcer, &opened, &closing);
+
+        let logs = match Logs::open(&store, &options, &lease, &clock, &random, tasks).await {
+            Ok(logs) => Arc::new(logs),
+            Err(error) => {
+                closing.cancel();
+                if let Err(error) = lease.give_back().await {
+                    tracing::debug!(%error, "the node lease stays until it runs out");
+                }
+                return Err(error);
+            }
+        };
+        // The lease may have been lost and regained while the logs opened.
+        if opened.set(Arc::clone(&logs)).is_ok() {
+            logs.refence(&lease);
+        }
+
+        let control = Arc::new(Self {
+            options,
+            store,
+            clock,
+            random,
+            lease,
+            announcer,
+            logs,
+            failures: Mutex::new(Limiter::new(Instant::now())),
+            last_used: Mutex::default(),
+            closing,
+        });
+        if control.options.serving {
+            control.start(tasks).await.map_err(OpenError::Start)?;
+        }
+        Ok(control)
+    }
+
+    async fn start(self: &Arc<Self>, tasks: &Tasks) -> Result<(), ControlError> {
+        let left_open = reaper::open_sessions_of(self, self.options.node);
+        let start = ControlCommand::StartNode {
+            node: self.options.node,
+            name: self.options.node_name.clone(),
+            version: self.options.version.clone(),
+        };
+        self.execute(&self.as_node(), start).await?;
+        let (control, closing) = (Arc::clone(self), self.closing.clone());
+        tasks.spawn_essential("expirer", |stop| async move {
+            closing.run_until_cancelled(expirer::run(&control, &stop)).await;
+            drop(control);
+            stop.cancelled().await;
+            Ok::<_, Infallible>(())
+        });
+        let (control, closing) = (Arc::clone(self), self.closing.clone());
+        tasks.spawn_essential("reaper", |stop| async move {
+            closing.run_until_cancelled(reaper::run(&control, left_open, &stop)).await;
+            drop(control);
+            stop.cancelled().await;
+            Ok::<_, Infallible>(())
+        });
+        Ok(())
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.options.node
+    }
+
+    /// What the node was told at its start.
+    pub fn options(&self) -> &ControlOptions {
+        &self.options
+    }
+
+    /// Everything that is kept, as of the newest position of this node. Costs no lock and no copy.
+    pub fn state(&self) -> Arc<View<ControlState>> {
+        self.logs.control.view()
+    }
+
+    /// Sessions, usage and failures, as of the newest position of this node.
+    pub fn activity(&self) -> Arc<View<ActivityState>> {
+        self.logs.activity.view()
+    }
+
+    /// The position of [`Control::state`]; changes whenever it does.
+    pub fn changes(&self) -> watch::Receiver<Position> {
+        self.logs.control.changes()
+    }
+
+    /// The control log.
+    pub fn log(&self) -> &Log<ControlState> {
+        &self.logs.control
+    }
+
+    /// The activity log.
+    pub fn activity_log(&self) -> &Log<ActivityState> {
+        &self.logs.activity
+    }
+
+    /// The end of a log as the store has it, which other nodes may have moved on. Answers within
+    /// [`STORED_HEAD_WAIT`], so it also tells whether the store can be reached.
+    pub async fn stored_head(&self, log: LogName) -> Result<Position, ControlError> {
+        let read = tokio::time::timeout(STORED_HEAD_WAIT, self.store.get(&keys::head(log))).await;
+        let entry = read.map_err(ControlError::unavailable)?.map_err(ControlError::unavailable)?;
+        let Some(entry) = entry else { return Ok(Position(0)) };
+        Head::decode(&entry.value).map(|head| head.position).map_err(ControlError::unavailable)
+    }
+
+    /// The time, as the node sees it.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Whether this node holds its lease, and so may write.
+    pub fn may_write(&self) -> bool {
+        self.lease.held().is_some()
+    }
+
+    /// Executes a command at the head of the control log. When this returns, its events are durable and
+    /// [`Control::state`] shows them.
+    pub async fn execute(
+        &self,
+        caller: &Caller,
+        command: ControlCommand,
+    ) -> Result<Committed<ControlEvent>, ControlError> {
+        let meta = self.meta(caller)?;
+        execute(&self.logs.control, meta, command).await
+    }
+
+    /// Executes a command at the head of the activity log.
+    pub async fn record(
+        &self,
+        caller: &Caller,
+        command: ActivityCommand,
+    ) -> Result<Committed<ActivityEvent>, ControlError> {
+        let meta = self.meta(caller)?;
+        execute(&self.logs.activity, meta, command).await
+    }
+
+    /// Records that somebody failed to authenticate, unless that happens too often to be worth an event each
+    /// ([`RECORD_EVERY`](crate::RECORD_EVERY)). Answers whether it was recorded.
+    pub async fn record_auth_failure(
+        &self,
+        address: IpAddr,
+        identity: Option<PublicKey>,
+        reason: &str,
+    ) -> Result<bool, ControlError> {
+        let verdict = lock(&self.failures).failed(address, Instant::now());
+        let Verdict::Record { unrecorded } = verdict else { return Ok(false) };
+        let mut reason = shortened(reason, REASON_BYTES_MAX).to_owned();
+        if unrecorded > 0 {
+            reason = format!("{reason} ({unrecorded} more of this address unrecorded)");
+        }
+        let command = ActivityCommand::RecordAuthFailure { address, identity, reason };
+        self.record(&self.as_node().from_address(address), command).await.map(|_| true)
+    }
+
+    /// Announces that a client is connected to this node, under the node lease. The session is expired by the
+    /// reaper if it isn't announced within two lease times of its opening, so announce it right after.
+    pub async fn announce(
+        &self,
+        client: ClientId,
+        session: SessionId,
+    ) -> Result<PresenceGuard, ControlError> {
+        self.announcer.announce(&self.lease, client, session).await
+    }
+
+    /// Where a client is connected, if it is.
+    pub async fn present(&self, client: ClientId) -> Option<Presence> {
+        self.announcer.present(client).await
+    }
+
+    /// Stops expiry and reaping, records the stop of the node, flushes both logs and gives the lease back.
+    /// Whatever of that fails is made good by the next start.
+    pub async fn close(&self) {
+        if self.closing.is_cancelled() {
+            return;
+        }
+        if self.options.serving {
+            let stop = ControlCommand::StopNode { node: self.options.node };
+            if let Err(error) = self.execute(&self.as_node(), stop).await {
+                tracing::warn!(%error, "the stop of the node is not recorded");
+            }
+        }
+        self.closing.cancel();
+        self.logs.activity.close().await;
+        self.logs.control.close().await;
+        if let Err(error) = self.lease.give_back().await {
+            tracing::debug!(%error, "the node lease stays until it runs out");
+        }
+    }
+
+    /// A new client id.
+    pub fn new_client_id(&self) -> Result<ClientId, RandomFailed> {
+        Ok(ClientId::new(self.clock.now(), self.random.array()?))
+    }
+
+    /// A new mapping id.
+    pub fn new_mapping_id(&self) -> Result<MappingId, RandomFailed> {
+        Ok(MappingId::new(self.clock.now(), self.random.array()?))
+    }
+
+    /// A new connection code id.
+    pub fn new_code_id(&self) -> Result<CodeId, RandomFailed> {
+        Ok(CodeId::new(self.clock.now(), self.random.array()?))
+    }
+
+    /// A new invite id.
+    pub fn new_invite_id(&self) -> Result<InviteId, RandomFailed> {
+        Ok(InviteId::new(self.clock.now(), self.random.array()?))
+    }
+
+    /// A new session id.
+    pub fn new_session_id(&self) -> Result<SessionId, RandomFailed> {
+        Ok(SessionId::new(self.clock.now(), self.random.array()?))
+    }
+
+    /// A new command id.
+    pub fn new_command_id(&self) -> Result<CommandId, RandomFailed> {
+        Ok(CommandId(self.random.array()?))
+    }
+
+    /// This node as a caller.
+    pub(crate) fn as_node(&self) -> Caller {
+        Caller::new(Actor::Node(self.options.node))
+    }
+
+    fn meta(&self, caller: &Caller) -> Result<Meta, ControlError> {
+        if self.lease.held().is_none() {
+            return Err(ControlError::no_lease());
+        }
+        Ok(Meta {
+            id: match caller.command {
+                Some(command) => command,
+                None => self.new_command_id()?,
+            },
+            actor: caller.actor,
+            source: caller.source,
+            correlation: caller.correlation,
+            causation: None,
+            now: self.clock.now(),
+        })
+    }
+}
+
+impl Logs {
+    async fn open(
+        store: &Arc<dyn Store>,
+        options: &ControlOptions,
+        lease: &NodeLease,
+        clock: &Arc<dyn Clock>,
+        random: &Arc<dyn Random>,
+        tasks: &Tasks,
+    ) -> Result<Self, OpenError> {
+        let settings = || {
+            let mut settings = LogOptions::new(options.node);
+            settings.fence = Some(lease.fence());
+            settings
+        };
+        let control = Log::open(Arc::clone(store), settings(), Arc::clone(clock), Arc::clone(random), tasks)
+            .await
+            .map_err(|source| OpenError::Log { log: LogName::Control, source })?;
+        let activity = Log::open(Arc::clone(store), settings(), Arc::clone(clock), Arc::clone(random), tasks)
+            .await
+            .map_err(|source| OpenError::Log { log: LogName::Activity, source })?;
+        Ok(Self { control, activity })
+    }
+
+    fn refence(&self, lease: &NodeLease) {
+        self.control.set_fence(Some(lease.fence()));
+        self.activity.set_fence(Some(lease.fence()));
+    }
+}
+
+/// Starts the task that renews the lease until the control plane closes.
+fn keep_lease(
+    tasks: &Tasks,
+    lease: &Arc<NodeLease>,
+    announcer: &Arc<Announcer>,
+    logs: &Arc<OnceLock<Arc<Logs>>>,
+    closing: &CancellationToken,
+) {
+    let (lease, announcer) = (Arc::clone(lease), Arc::clone(announcer));
+    let (logs, closing) = (Arc::clone(logs), closing.clone());
+    tasks.spawn_essential("node lease", |stop| async move {
+        let kept = closing.run_until_cancelled(async {
+            while lease.pause(&stop).await {
+                match lease.renew().await {
+                    Ok(Round::Renewed) => {}
+                    Ok(Round::Regained) => {
+                        if let Some(logs) = logs.get() {
+                            logs.refence(&lease);
+                        }
+                        tracing::warn!("the node has a new lease and may write again");
+                        if let Err(error) = announcer.announce_again(&lease).await {
+                            tracing::error!(%error, "not every link could be announced again");
+                        }
+                    }
+                    Err(LeaseLost::TakenOver) => return Err(LeaseLost::TakenOver),
+                    Err(LeaseLost::Store(error)) => tracing::warn!(%error, "the node lease is not renewed"),
+                }
+            }
+            Ok(())
+        });
+        if let Some(ended) = kept.await {
+            return ended;
+        }
+        stop.cancelled().await;
+        Ok(())
+    });
+}
+
+/// Executes a command, and once more under the same id if it is unknown whether it was executed.
+async fn execute<A>(
+    log: &Log<A>,
+    meta: Meta,
+    command: A::Command,
+) -> Result<Committed<A::Event>, ControlError>
+where
+    A: Aggregate,
+    ControlError: From<A::Refusal>,
+{
+    match log.execute(meta.clone(), command.clone()).await {
+        Err(ExecuteError::Indeterminate { .. }) => {
+            let committed = log.execute(meta, command).await?;
+            // If it is a repeat, then of the attempt just before: nobody has been answered yet.
+            Ok(Committed { repeated: false, ..committed })
+        }
+        known => Ok(known?),
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The longest prefix of `text` within `bytes_max`, cut between characters.
+fn shortened(text: &str, bytes_max: usize) -> &str {
+    text.char_indices()
+        .map(|(at, character)| at + character.len_utf8())
+        .take_while(|end| *end <= bytes_max)
+        .last()
+        .map_or("", |end| &text[..end])
+}

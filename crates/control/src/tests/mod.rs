@@ -1,0 +1,7 @@
+//! The control plane on the memory store.
+
+mod codes;
+mod credentials;
+mod expiry;
+mod lease;
+mod story;
