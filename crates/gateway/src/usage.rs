@@ -1,0 +1,103 @@
+//! What mappings carried, on its way to the log.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use underpass_control::{Caller, Control};
+use underpass_domain::{ActivityCommand, Actor, MappingId};
+
+/// Mappings whose counts are kept while the log can't take them. One entry is 48 bytes; a mapping beyond
+/// this many loses its counts, not its tunnels.
+const PENDING_MAX: usize = 100_000;
+
+/// What one mapping carried since it was last written down. Bytes are the callers' own, without headers or
+/// tags: `bytes_in` flowed from callers to the target, `bytes_out` back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// Tunnels that were opened.
+    pub tunnels: u64,
+    /// Callers that got none.
+    pub refused: u64,
+}
+
+impl Totals {
+    fn add(&mut self, other: Self) {
+        self.bytes_in = self.bytes_in.saturating_add(other.bytes_in);
+        self.bytes_out = self.bytes_out.saturating_add(other.bytes_out);
+        self.tunnels = self.tunnels.saturating_add(other.tunnels);
+        self.refused = self.refused.saturating_add(other.refused);
+    }
+}
+
+/// Counts per mapping, gathered here and written to the activity log once a minute: one record per mapping
+/// with traffic, however many tunnels it had.
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    pending: Mutex<HashMap<MappingId, Totals>>,
+}
+
+impl Usage {
+    pub(crate) fn add(&self, mapping: MappingId, totals: Totals) {
+        if totals == Totals::default() {
+            return;
+        }
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        if pending.len() >= PENDING_MAX && !pending.contains_key(&mapping) {
+            tracing::warn!(%mapping, "usage is not counted: too many mappings wait to be written down");
+            return;
+        }
+        pending.entry(mapping).or_default().add(totals);
+    }
+
+    fn take(&self) -> HashMap<MappingId, Totals> {
+        std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Writes down what has gathered. What the log can't take now is kept for the next time; what it refuses
+    /// is dropped.
+    pub(crate) async fn flush(&self, control: &Control) {
+        let caller = Caller::new(Actor::Node(control.node()));
+        let mut gathered = self.take().into_iter();
+        while let Some((mapping, totals)) = gathered.next() {
+            let Totals { bytes_in, bytes_out, tunnels, refused } = totals;
+            let command = ActivityCommand::RecordUsage { mapping, bytes_in, bytes_out, tunnels, refused };
+            match control.record(&caller, command).await {
+                Ok(_) => {}
+                Err(error) if error.retry_after().is_some() => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "usage is written down later");
+                    self.add(mapping, totals);
+                    gathered.for_each(|(mapping, totals)| self.add(mapping, totals));
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%mapping, error = &error as &dyn std::error::Error, "usage was refused");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_one_mapping_add_up_and_are_taken_once() {
+        let usage = Usage::default();
+        let mapping = MappingId::from_bytes([1; 16]);
+        usage.add(mapping, Totals { bytes_in: 1, tunnels: 1, ..Totals::default() });
+        usage.add(mapping, Totals { bytes_in: 2, bytes_out: 5, refused: 1, ..Totals::default() });
+        let taken = usage.take();
+        assert_eq!(taken[&mapping], Totals { bytes_in: 3, bytes_out: 5, tunnels: 1, refused: 1 });
+        assert!(usage.take().is_empty());
+    }
+
+    #[test]
+    fn a_mapping_without_traffic_is_not_mentioned() {
+        let usage = Usage::default();
+        usage.add(MappingId::from_bytes([1; 16]), Totals::default());
+        assert!(usage.take().is_empty());
+    }
+}
