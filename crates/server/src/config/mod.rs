@@ -1,0 +1,79 @@
+//! What a server is told: defaults, then the file, then the environment, then flags.
+
+mod docs;
+mod load;
+mod settings;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use docs::{markdown, schema};
+pub use load::{ConfigError, ConfigErrors, FILES, Loaded, Origin, Shown, Sources};
+pub use settings::{Kind, SETTINGS, Setting};
+
+/// What the names of environment variables begin with.
+pub const VARIABLE_PREFIX: &str = "UNDERPASS__";
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// `HOST:PORT` that others use, if it differs from `listen`.
+    pub advertise: Option<String>,
+    /// The data folder.
+    pub data: PathBuf,
+    /// This node's name.
+    pub name: String,
+    /// Who may enrol.
+    pub enrolment: Enrolment,
+    /// Life of the invite that `serve` prints.
+    pub invite_ttl: Duration,
+    /// How long running tunnels may finish.
+    pub shutdown_grace: Duration,
+    /// Life of this node's lease.
+    pub presence_ttl: Duration,
+    /// Which backend.
+    pub store: StoreKind,
+    /// First and last public port.
+    pub ports: (u16, u16),
+    /// Where public ports listen.
+    pub bind: IpAddr,
+    /// Where the API listens.
+    pub api: SocketAddr,
+    /// `error` to `trace`.
+    pub log_level: String,
+    /// Whether log lines are JSON.
+    pub log_json: bool,
+}
+
+/// Who may become a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enrolment {
+    /// Anybody.
+    Open,
+    /// Whoever holds an invite.
+    Invite,
+    /// Nobody.
+    Closed,
+}
+
+/// The backends that a configuration may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// Gone with the process.
+    Memory,
+    /// In the data folder.
+    RocksDb,
+}
+
+impl StoreKind {
+    /// The word that the configuration uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::RocksDb => "rocksdb",
+        }
+    }
+}

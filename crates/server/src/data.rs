@@ -1,0 +1,426 @@
+//! The data folder: who may use it, and the secrets in it.
+//!
+//! ```text
+//! underpass-data/          0700
+//!   UNDERPASS              what this folder is and which format it has
+//!   lock                   held by the process that uses the folder
+//!   node                   this node's id
+//!   advertised             what clients were last told to connect to
+//!   link.key               0600  the key that clients pin
+//!   admin.key              0600  the first API key
+//!   control.sock           0600  the API for whoever may read this folder
+//!   store/                 the storage backend, if it is one with files
+//! ```
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use data_encoding::BASE64URL_NOPAD;
+use rustix::fs::FlockOperation;
+use underpass_domain::{NodeId, Random, RandomFailed, Timestamp};
+use underpass_wire::noise::StaticKey;
+use zeroize::Zeroizing;
+
+/// The first line of the marker file; a folder without it is not ours.
+const MARKER: &str = "underpass data folder, format 1\n";
+
+/// Key files are one short line. Whatever is longer is something else.
+const SMALL_FILE_BYTES_MAX: u64 = 4096;
+
+/// What a link key's line begins with, so that a key of another kind is not taken for one.
+const LINK_KEY_PREFIX: &str = "underpass-link-key-1:";
+
+/// Why a data folder can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// Another process has it open.
+    #[error("the data folder {} is in use by another process", .0.display())]
+    InUse(PathBuf),
+    /// It has files, but not ours.
+    #[error("{} is not empty and is not a data folder of underpass", .0.display())]
+    Foreign(PathBuf),
+    /// A newer release wrote it.
+    #[error("the data folder {} was written by a newer release ({found})", path.display())]
+    Newer {
+        /// The folder.
+        path: PathBuf,
+        /// What its marker says.
+        found: String,
+    },
+    /// Others can read or write it.
+    #[error("{} is open to others (mode {mode:o})", path.display())]
+    Mode {
+        /// Which file or folder.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// The mode it must have.
+        wanted: u32,
+    },
+    /// A key file does not hold a key.
+    #[error("{} does not hold a key: {reason}", path.display())]
+    BadKey {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// There is no such folder, and this verb does not make one.
+    #[error("there is no data folder at {}", .0.display())]
+    Missing(PathBuf),
+    /// The system refused.
+    #[error("{}", path.display())]
+    Io {
+        /// Which file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The key can't be used.
+    #[error("the link key can't be used")]
+    Key(#[from] underpass_wire::noise::NoiseError),
+    /// The system gave no random bytes.
+    #[error("no key could be made")]
+    Random(#[from] RandomFailed),
+}
+
+impl DataError {
+    /// A stable code; each has a page in `docs/errors/`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::InUse(_) => "data.in_use",
+            Self::Foreign(_) => "data.foreign",
+            Self::Newer { .. } => "data.newer",
+            Self::Mode { .. } => "data.mode",
+            Self::BadKey { .. } | Self::Key(_) => "data.bad_key",
+            Self::Missing(_) => "data.missing",
+            Self::Io { .. } => "data.io",
+            Self::Random(_) => "random.failed",
+        }
+    }
+
+    /// What to do.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::InUse(_) => "stop the other server, or name another folder with --data".to_owned(),
+            Self::Foreign(_) => "name an empty or new folder with --data".to_owned(),
+            Self::Newer { .. } => "run the release that wrote it, or a newer one".to_owned(),
+            Self::Mode { path, wanted, .. } => format!("run: chmod {wanted:o} {}", path.display()),
+            Self::BadKey { path, .. } => {
+                format!("restore {} from a backup; without it, clients must be invited anew", path.display())
+            }
+            Self::Key(_) => "restore link.key from a backup".to_owned(),
+            Self::Missing(_) => {
+                "name the folder with --data, or start a server with `underpass serve`".to_owned()
+            }
+            Self::Io { .. } => "check that the folder exists, is yours and has space".to_owned(),
+            Self::Random(_) => "check /dev/urandom and try again".to_owned(),
+        }
+    }
+}
+
+/// A data folder that this process holds the lock of, until it is dropped.
+#[derive(Debug)]
+pub struct DataFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataFolder {
+    /// Takes the folder, making it if `create` says so.
+    ///
+    /// # Errors
+    /// Nothing is changed in a folder that is refused.
+    pub fn open(path: &Path, create: bool) -> Result<Self, DataError> {
+        match std::fs::metadata(path) {
+            Ok(_) => check_mode(path, 0o700)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
+                DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at(path))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(DataError::Missing(path.to_owned()));
+            }
+            Err(error) => return Err(at(path)(error)),
+        }
+        let marker = path.join("UNDERPASS");
+        let found = match read_small(&marker) {
+            Ok(found) => Some(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(at(&marker)(error)),
+        };
+        match found.as_deref() {
+            Some(MARKER) => {}
+            Some(other) if other.starts_with("underpass data folder, format ") => {
+                return Err(DataError::Newer { path: path.to_owned(), found: other.trim().to_owned() });
+            }
+            Some(_) => return Err(DataError::Foreign(path.to_owned())),
+            None => {
+                let mut entries = std::fs::read_dir(path).map_err(at(path))?;
+                // A start that was cut off before the marker was written leaves at most the lock.
+                if entries.any(|entry| entry.map_or(true, |entry| entry.file_name() != "lock")) {
+                    return Err(DataError::Foreign(path.to_owned()));
+                }
+                if !create {
+                    return Err(DataError::Missing(path.to_owned()));
+                }
+            }
+        }
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(at(&lock_path))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(DataError::InUse(path.to_owned())),
+            Err(error) => return Err(at(&lock_path)(error.into())),
+        }
+        if found.is_none() {
+            write_new(&marker, MARKER.as_bytes(), 0o644)?;
+        }
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file or folder in it.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The id of the node that uses this folder, made at the first start.
+    ///
+    /// # Errors
+    /// As [`DataFolder::open`].
+    pub fn node_id(&self, now: Timestamp, random: &dyn Random) -> Result<NodeId, DataError> {
+        let path = self.join("node");
+        match read_small(&path) {
+            Ok(text) => text
+                .trim()
+                .parse()
+                .map_err(|_| DataError::BadKey { path, reason: "it holds something else than a node id" }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut bits = [0; 10];
+                random.fill(&mut bits)?;
+                let node = NodeId::new(now, bits);
+                write_new(&path, format!("{node}\n").as_bytes(), 0o600)?;
+                Ok(node)
+            }
+            Err(error) => Err(at(&path)(error)),
+        }
+    }
+
+    /// The key that clients pin, made at the first start.
+    ///
+    /// # Errors
+    /// A file that is open to others, or holds an empty, short or constant key, is refused.
+    pub fn link_key(&self, random: &dyn Random) -> Result<StaticKey, DataError> {
+        let path = self.join("link.key");
+        match read_small(&path) {
+            Ok(text) => {
+                check_mode(&path, 0o600)?;
+                let text = Zeroizing::new(text);
+                let bytes = parse_link_key(&text)
+                    .map_err(|reason| DataError::BadKey { path: path.clone(), reason })?;
+                Ok(StaticKey::from_bytes(*bytes)?)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut bytes = Zeroizing::new([0; 32]);
+                random.fill(&mut *bytes)?;
+                let line = Zeroizing::new(format!("{LINK_KEY_PREFIX}{}\n", BASE64URL_NOPAD.encode(&*bytes)));
+                write_new(&path, line.as_bytes(), 0o600)?;
+                Ok(StaticKey::from_bytes(*bytes)?)
+            }
+            Err(error) => Err(at(&path)(error)),
+        }
+    }
+
+    /// The token in `admin.key`, if there is one.
+    ///
+    /// # Errors
+    /// A file that is open to others is refused.
+    pub fn admin_key(&self) -> Result<Option<Zeroizing<String>>, DataError> {
+        let path = self.join("admin.key");
+        match read_small(&path) {
+            Ok(text) => {
+                check_mode(&path, 0o600)?;
+                Ok(Some(Zeroizing::new(text.trim().to_owned())))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(at(&path)(error)),
+        }
+    }
+
+    /// What clients were last told to connect to, `HOST:PORT`.
+    ///
+    /// # Errors
+    /// As [`DataFolder::open`].
+    pub fn advertised(&self) -> Result<Option<String>, DataError> {
+        let path = self.join("advertised");
+        match read_small(&path) {
+            Ok(text) => Ok(Some(text.trim().to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(at(&path)(error)),
+        }
+    }
+
+    /// Remembers what clients are told to connect to, for verbs that run without the server.
+    ///
+    /// # Errors
+    /// As [`DataFolder::open`].
+    pub fn set_advertised(&self, address: &str) -> Result<(), DataError> {
+        write_new(&self.join("advertised"), format!("{address}\n").as_bytes(), 0o644)
+    }
+
+    /// Writes `admin.key`, whole or not at all.
+    ///
+    /// # Errors
+    /// As [`DataFolder::open`].
+    pub fn set_admin_key(&self, token: &str) -> Result<(), DataError> {
+        let line = Zeroizing::new(format!("{token}\n"));
+        write_new(&self.join("admin.key"), line.as_bytes(), 0o600)
+    }
+}
+
+fn parse_link_key(text: &str) -> Result<Zeroizing<[u8; 32]>, &'static str> {
+    let encoded = text.trim().strip_prefix(LINK_KEY_PREFIX).ok_or("it does not begin like one")?;
+    let decoded =
+        Zeroizing::new(BASE64URL_NOPAD.decode(encoded.as_bytes()).map_err(|_| "its encoding is broken")?);
+    let bytes: [u8; 32] = decoded.as_slice().try_into().map_err(|_| "it is too short or too long")?;
+    if bytes.iter().all(|byte| *byte == bytes[0]) {
+        return Err("it is a constant, not a secret");
+    }
+    Ok(Zeroizing::new(bytes))
+}
+
+/// Refuses what others may read or write.
+fn check_mode(path: &Path, wanted: u32) -> Result<(), DataError> {
+    let mode = std::fs::metadata(path).map_err(at(path))?.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(DataError::Mode { path: path.to_owned(), mode, wanted });
+    }
+    Ok(())
+}
+
+fn read_small(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(SMALL_FILE_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Writes a file so that it is there whole, with its final mode, or not at all.
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), DataError> {
+    let temporary = path.with_extension("new");
+    let write = || -> io::Result<()> {
+        let _ = std::fs::remove_file(&temporary);
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(mode).open(&temporary)?;
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        if let Some(folder) = path.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    };
+    write().map_err(|error| {
+        let _ = std::fs::remove_file(&temporary);
+        at(path)(error)
+    })
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> DataError {
+    let path = path.to_owned();
+    move |source| DataError::Io { path: path.clone(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use underpass_domain::testing::SeededRandom;
+
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        (parent, path)
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let (_parent, path) = folder();
+        let first = DataFolder::open(&path, true).unwrap();
+        assert!(matches!(DataFolder::open(&path, true), Err(DataError::InUse(_))));
+        drop(first);
+        assert!(DataFolder::open(&path, true).is_ok());
+    }
+
+    #[test]
+    fn a_foreign_folder_is_left_as_it_was() {
+        let (_parent, path) = folder();
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+        std::fs::write(path.join("thesis.txt"), "mine").unwrap();
+        assert!(matches!(DataFolder::open(&path, true), Err(DataError::Foreign(_))));
+        assert_eq!(std::fs::read_dir(&path).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_newer_folder_is_refused() {
+        let (_parent, path) = folder();
+        drop(DataFolder::open(&path, true).unwrap());
+        std::fs::write(path.join("UNDERPASS"), "underpass data folder, format 2\n").unwrap();
+        assert!(matches!(DataFolder::open(&path, true), Err(DataError::Newer { .. })));
+    }
+
+    #[test]
+    fn a_verb_that_only_looks_makes_no_folder() {
+        let (_parent, path) = folder();
+        assert!(matches!(DataFolder::open(&path, false), Err(DataError::Missing(_))));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn keys_stay_the_same_and_are_for_the_owner_alone() {
+        let (_parent, path) = folder();
+        let random = SeededRandom::new(1);
+        let data = DataFolder::open(&path, true).unwrap();
+        let key = data.link_key(&random).unwrap().public();
+        assert_eq!(data.link_key(&random).unwrap().public(), key);
+        let mode = std::fs::metadata(path.join("link.key")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    /// C18: secret files open to others, empty, short and constant secrets are refused.
+    #[test]
+    fn c18_loose_modes_and_weak_secrets_are_refused() {
+        let (_parent, path) = folder();
+        let random = SeededRandom::new(1);
+        let data = DataFolder::open(&path, true).unwrap();
+        data.link_key(&random).unwrap();
+        let file = path.join("link.key");
+        std::fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
+        let error = data.link_key(&random).unwrap_err();
+        assert_eq!(error.code(), "data.mode");
+        assert!(error.hint().starts_with("run: chmod 600 "), "{}", error.hint());
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        let zeros = format!("{LINK_KEY_PREFIX}{}\n", BASE64URL_NOPAD.encode(&[0; 32]));
+        for weak in ["", "\n", "secret\n", "underpass-link-key-1:AAAA\n", &zeros] {
+            std::fs::write(&file, weak).unwrap();
+            assert_eq!(data.link_key(&random).unwrap_err().code(), "data.bad_key", "{weak:?}");
+        }
+        drop(data);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        assert!(matches!(DataFolder::open(&path, true), Err(DataError::Mode { .. })));
+    }
+}

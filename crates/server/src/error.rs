@@ -1,0 +1,161 @@
+//! Why a node does not start.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::data::DataError;
+
+/// Nothing was left half started when one of these comes back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The data folder can't be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// An address can't be listened on.
+    #[error("can't listen on {address} for {what}")]
+    Listen {
+        /// `clients` or `the API`.
+        what: &'static str,
+        /// Which address.
+        address: SocketAddr,
+        /// Whether another program listens there.
+        in_use: bool,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The configuration names a backend that this binary lacks.
+    #[error("the store `{0}` is not built into this binary")]
+    NotBuiltIn(&'static str),
+    /// The store's files can't be opened.
+    #[cfg(feature = "rocksdb")]
+    #[error("the store can't be opened")]
+    Store(#[source] underpass_store_rocksdb::OpenError),
+    /// There is no store in the folder.
+    #[error("there is no store in {}", .0.display())]
+    NoStore(std::path::PathBuf),
+    /// The log can't be opened.
+    #[error("the event log can't be opened")]
+    Control(#[from] underpass_control::OpenError),
+    /// A command of the start was not executed.
+    #[error("the start could not be written down")]
+    Execute(#[from] underpass_control::ControlError),
+    /// The address for invites can't stand in one.
+    #[error("invites can't be made")]
+    Advertise(#[source] underpass_wire::token::InviteError),
+    /// The control socket could not be made.
+    #[error("can't serve {}", path.display())]
+    Socket {
+        /// Where.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// An essential task ended.
+    #[error("an essential part of the node has failed; the log says which")]
+    Fatal,
+}
+
+impl StartError {
+    /// A stable code; each has a page in `docs/errors/`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Data(error) => error.code(),
+            Self::Listen { in_use: true, .. } => "listen.in_use",
+            Self::Listen { .. } => "listen.failed",
+            Self::NotBuiltIn(_) => "store.not_built_in",
+            #[cfg(feature = "rocksdb")]
+            Self::Store(error) => store_code(error),
+            Self::NoStore(_) => "store.none",
+            Self::Control(error) => log_code(error),
+            Self::Execute(error) => error.code(),
+            Self::Advertise(_) => "config.invalid",
+            Self::Socket { .. } => "data.io",
+            Self::Fatal => "node.failed",
+        }
+    }
+
+    /// What to do.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Data(error) => error.hint(),
+            Self::Listen { in_use: true, address, .. } => {
+                format!("stop what listens on port {}, or choose another address", address.port())
+            }
+            Self::Listen { .. } => "choose an address of this machine, and a port you may use".to_owned(),
+            Self::NotBuiltIn(name) => {
+                format!("choose another store, or build with `--features {name}`")
+            }
+            #[cfg(feature = "rocksdb")]
+            Self::Store(error) => store_hint(error),
+            Self::NoStore(_) => {
+                "nothing is kept on disk with `--store memory`; ask the running server".to_owned()
+            }
+            Self::Control(error) => log_hint(error).to_owned(),
+            Self::Execute(_) => "try again; if it stays, look at the log lines above".to_owned(),
+            Self::Advertise(_) => "say what clients connect to with --advertise HOST:PORT".to_owned(),
+            Self::Socket { .. } => {
+                "check that the data folder is on a local disk and its path is shorter than 100 bytes"
+                    .to_owned()
+            }
+            Self::Fatal => "look at the log lines above".to_owned(),
+        }
+    }
+}
+
+#[cfg(feature = "rocksdb")]
+fn store_code(error: &underpass_store_rocksdb::OpenError) -> &'static str {
+    use underpass_store_rocksdb::OpenError;
+    match error {
+        OpenError::InUse { .. } => "data.in_use",
+        OpenError::Foreign { .. } => "data.foreign",
+        OpenError::Newer { .. } => "data.newer",
+        OpenError::Corrupt { .. } => "store.corrupt",
+        OpenError::RolledBack { .. } => "store.rolled_back",
+        _ => "store.failed",
+    }
+}
+
+#[cfg(feature = "rocksdb")]
+fn store_hint(error: &underpass_store_rocksdb::OpenError) -> String {
+    use underpass_store_rocksdb::OpenError;
+    match error {
+        OpenError::InUse { .. } => "stop the other server, or name another folder with --data",
+        OpenError::Foreign { .. } => "name an empty or new folder with --data",
+        OpenError::Newer { .. } => "run the release that wrote it, or a newer one",
+        OpenError::Corrupt { .. } | OpenError::RolledBack { .. } => {
+            "keep a copy of the data folder, check the disk, and restore the folder from a backup"
+        }
+        _ => "check that the data folder is yours and its disk has space",
+    }
+    .to_owned()
+}
+
+fn log_code(error: &underpass_control::OpenError) -> &'static str {
+    use underpass_control::OpenError;
+    use underpass_eventlog::OpenError as LogError;
+    match error {
+        OpenError::Log { source: LogError::Corrupt { .. }, .. } => "log.bad",
+        OpenError::Log { source: LogError::Newer { .. }, .. } => "log.newer",
+        OpenError::Log { source: LogError::Foreign { .. }, .. } => "data.foreign",
+        OpenError::Start(error) => error.code(),
+        _ => "store.failed",
+    }
+}
+
+fn log_hint(error: &underpass_control::OpenError) -> &'static str {
+    use underpass_control::OpenError;
+    use underpass_eventlog::OpenError as LogError;
+    match error {
+        OpenError::Log { source: LogError::Corrupt { .. }, .. } => {
+            "run `underpass log verify`, keep a copy of the data folder, and restore it from a backup"
+        }
+        OpenError::Log { source: LogError::Newer { .. }, .. } => {
+            "run the release that wrote it, or a newer one"
+        }
+        OpenError::Log { source: LogError::Foreign { .. }, .. } => "name an empty or new folder with --data",
+        _ => "check that the data folder is yours and its disk has space, and try again",
+    }
+}

@@ -1,0 +1,27 @@
+//! A node, wired from its configuration: start-up, readiness, drain.
+//!
+//! With the command line this is the only crate that names backends and transports, and the only one that asks
+//! the operating system for time and randomness.
+
+mod advertise;
+mod api_server;
+mod backend;
+pub mod config;
+mod data;
+mod error;
+mod node;
+mod offline;
+mod system;
+
+use std::path::{Path, PathBuf};
+
+pub use data::{DataError, DataFolder};
+pub use error::StartError;
+pub use node::{Node, Ready, Stopped};
+pub use offline::{Offline, VerifyError};
+pub use system::{SystemClock, SystemRandom};
+
+/// Where a server answers whoever may read its data folder.
+pub fn control_socket(data: &Path) -> PathBuf {
+    data.join("control.sock")
+}

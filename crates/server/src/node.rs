@@ -1,0 +1,270 @@
+//! A node: started in one order, stopped in the reverse.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use underpass_api::{Access, ApiState, InviteLine};
+use underpass_control::{Caller, Control, ControlOptions};
+use underpass_domain::{Clock, NodeId, Random};
+use underpass_gateway::{Gateway, GatewayOptions};
+use underpass_ingress::Ingress;
+use underpass_tasks::{Drained, Tasks};
+use underpass_transport::tcp::TcpListener;
+use underpass_transport::{BindError, Listener};
+
+use crate::advertise::{advertised, split_host};
+use crate::api_server::{self, invite_line};
+use crate::backend::Backend;
+use crate::config::{Config, Enrolment};
+use crate::data::DataFolder;
+use crate::error::StartError;
+
+/// Time for tasks that only have to notice that they should stop.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// A running server.
+#[derive(Debug)]
+pub struct Node {
+    ready: Ready,
+    grace: Duration,
+    fatal: CancellationToken,
+    draining: CancellationToken,
+    listeners: Tasks,
+    public: Tasks,
+    links: Tasks,
+    api: Tasks,
+    log: Tasks,
+    control: Arc<Control>,
+    gateway: Arc<Gateway>,
+    _ingress: Ingress,
+    backend: Backend,
+    data: DataFolder,
+}
+
+/// What `serve` says when everything is up.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// Where clients connect.
+    pub clients: SocketAddr,
+    /// Where the API listens.
+    pub api: SocketAddr,
+    /// The backend's name.
+    pub store: &'static str,
+    /// A fresh invite; `None` when enrolment is closed.
+    pub invite: Option<String>,
+    /// How long it can be used.
+    pub invite_ttl: Duration,
+    /// What is worth knowing about the invite's address.
+    pub advertise_hint: Option<String>,
+    /// The file with the first API key.
+    pub admin_key: std::path::PathBuf,
+}
+
+/// How a node ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Stopped {
+    /// It was asked to, and everything was closed in order.
+    Clean,
+    /// An essential task ended first.
+    Failed,
+}
+
+impl Node {
+    /// Starts everything.
+    ///
+    /// # Errors
+    /// Addresses are taken before anything is written, so that a port in use leaves no trace.
+    pub async fn start(
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, StartError> {
+        let clients = TcpListener::bind(config.listen).map_err(|source| StartError::Listen {
+            what: "clients",
+            address: config.listen,
+            in_use: matches!(source, BindError::InUse { .. }),
+            source: source.into(),
+        })?;
+        let api_listener = api_server::bind(config.api)?;
+        let clients_address = clients.local_addr();
+        let api_address =
+            api_listener.local_addr().map_err(|source| api_server::cannot_listen(config.api, source))?;
+
+        let data = DataFolder::open(&config.data, true)?;
+        let link_key = data.link_key(&*random)?;
+        let node = data.node_id(clock.now(), &*random)?;
+        let backend = Backend::open(config.store, &data.join("store")).await?;
+
+        let fatal = CancellationToken::new();
+        let log = Tasks::new("log", fatal.clone());
+        let options = control_options(config, node);
+        let control = Control::open(backend.store(), options, clock, Arc::clone(&random), &log).await?;
+        let (advertise, advertise_hint) = advertised(config.advertise.as_deref(), clients_address);
+
+        let first = begin(config, &data, &control, &advertise, link_key.public()).await;
+        let First { line, invite, socket } = match first {
+            Ok(first) => first,
+            Err(error) => {
+                control.close().await;
+                let _ = log.drain(STOP_GRACE).await;
+                backend.close().await;
+                return Err(error);
+            }
+        };
+
+        let server_key = link_key.public();
+        let links = Tasks::new("links", fatal.clone());
+        let gateway = Gateway::new(
+            Arc::clone(&control),
+            GatewayOptions {
+                public_host: split_host(&advertise).to_owned(),
+                ..GatewayOptions::new(link_key)
+            },
+            random,
+            links.clone(),
+        );
+        let listeners = Tasks::new("listeners", fatal.clone());
+        let accepting = Arc::clone(&gateway);
+        listeners.spawn_essential("clients", |stop| async move {
+            accepting.serve(Box::new(clients), stop).await;
+            Ok::<_, Infallible>(())
+        });
+        let public = Tasks::new("public ports", fatal.clone());
+        let ingress = Ingress::new(Arc::clone(&control), Arc::clone(&gateway), config.bind, public.clone());
+
+        let draining = CancellationToken::new();
+        let state = || {
+            let mut state = ApiState::new(Arc::clone(&control), line.clone(), draining.clone());
+            state.gateway = Some(gateway.clone());
+            state.advertise = vec![advertise.clone()];
+            state.server_key = server_key;
+            config.store.name().clone_into(&mut state.store);
+            Arc::new(state)
+        };
+        let api = Tasks::new("api", fatal.clone());
+        api_server::serve_tcp(&api, api_listener, underpass_api::router(state(), Access::Keys))?;
+        api_server::serve_socket(&api, socket, underpass_api::router(state(), Access::Operator))?;
+        if !api_address.ip().is_loopback() {
+            tracing::warn!(%api_address, "the API is served without TLS on an address others can reach");
+        }
+        tracing::info!(%node, %clients_address, %api_address, store = config.store.name(), "ready");
+
+        Ok(Self {
+            ready: Ready {
+                clients: clients_address,
+                api: api_address,
+                store: config.store.name(),
+                invite,
+                invite_ttl: config.invite_ttl,
+                advertise_hint,
+                admin_key: data.join("admin.key"),
+            },
+            grace: config.shutdown_grace,
+            fatal,
+            draining,
+            listeners,
+            public,
+            links,
+            api,
+            log,
+            control,
+            gateway,
+            _ingress: ingress,
+            backend,
+            data,
+        })
+    }
+
+    /// What to tell the person who started it.
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Serves until `stop`, or until an essential task has failed; then closes everything in order: public
+    /// ports, new clients, running tunnels, links, API, log, store.
+    pub async fn run(self, stop: CancellationToken) -> Stopped {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.fatal.cancelled() => tracing::error!("an essential task has ended: shutting down"),
+        }
+        let failed = self.fatal.is_cancelled();
+        let grace = if failed { Duration::ZERO } else { self.grace };
+        tracing::info!(grace_s = grace.as_secs(), "stopping");
+
+        self.draining.cancel();
+        drained("public ports", self.public.drain(STOP_GRACE).await);
+        drained("listeners", self.listeners.drain(STOP_GRACE).await);
+        self.gateway.going_away(grace);
+        let cut = self.gateway.drain(grace).await;
+        if cut > 0 {
+            tracing::warn!(cut, "tunnels were cut off at the end of the grace time");
+        }
+        drained("links", self.links.drain(STOP_GRACE).await);
+        drained("api", self.api.drain(STOP_GRACE).await);
+        self.control.close().await;
+        drained("log", self.log.drain(STOP_GRACE).await);
+        self.backend.close().await;
+        if let Err(error) = std::fs::remove_file(crate::control_socket(self.data.path())) {
+            tracing::debug!(%error, "the control socket was gone already");
+        }
+        tracing::info!("stopped");
+        if failed { Stopped::Failed } else { Stopped::Clean }
+    }
+}
+
+/// What a node does once its log is open, before it lets anybody in.
+struct First {
+    line: InviteLine,
+    invite: Option<String>,
+    socket: UnixListener,
+}
+
+async fn begin(
+    config: &Config,
+    data: &DataFolder,
+    control: &Control,
+    advertise: &str,
+    server_key: [u8; 32],
+) -> Result<First, StartError> {
+    let token = data.admin_key()?;
+    if let Some(key) = control.ensure_admin_key(token.as_ref().map(|token| token.as_str())).await? {
+        data.set_admin_key(key.token.expose())?;
+    }
+    data.set_advertised(advertise)?;
+    let line = invite_line(vec![advertise.to_owned()], server_key)?;
+    let invite = match config.enrolment {
+        Enrolment::Closed => None,
+        Enrolment::Open | Enrolment::Invite => {
+            let label = Some("printed at start".to_owned());
+            let issued = control.issue_invite(&Caller::operator(), config.invite_ttl, label).await?;
+            Some(line(&issued.secret))
+        }
+    };
+    let socket = api_server::bind_socket(&crate::control_socket(data.path()))?;
+    Ok(First { line, invite, socket })
+}
+
+/// How the configuration is told to the control plane.
+fn control_options(config: &Config, node: NodeId) -> ControlOptions {
+    ControlOptions {
+        ports: config.ports,
+        enrolment: match config.enrolment {
+            Enrolment::Open => underpass_control::Enrolment::Open,
+            Enrolment::Invite => underpass_control::Enrolment::Invite,
+            Enrolment::Closed => underpass_control::Enrolment::Closed,
+        },
+        lease_ttl: config.presence_ttl,
+        ..ControlOptions::new(node, config.name.clone())
+    }
+}
+
+fn drained(stage: &'static str, how: Drained) {
+    if let Drained::Abandoned(tasks) = how {
+        tracing::warn!(stage, tasks, "tasks did not stop in time");
+    }
+}
