@@ -1,0 +1,38 @@
+//! SIGINT and SIGTERM: the first asks for an orderly end, the second ends at once.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::CliError;
+
+/// What a shell reports for a process that was ended by SIGINT.
+const ENDED_BY_SIGNAL: i32 = 130;
+
+/// A token that the first signal cancels.
+///
+/// # Errors
+/// When the handlers can't be installed.
+pub fn stop_token() -> Result<CancellationToken, CliError> {
+    let install = |kind| signal(kind).map_err(|error| CliError::io("installing signal handlers", &error));
+    let mut interrupt = install(SignalKind::interrupt())?;
+    let mut terminate = install(SignalKind::terminate())?;
+    let token = CancellationToken::new();
+    let first = token.clone();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "lives as long as the process, above every group of tasks"
+    )]
+    tokio::spawn(async move {
+        for nth in 0.. {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if nth > 0 {
+                std::process::exit(ENDED_BY_SIGNAL);
+            }
+            first.cancel();
+        }
+    });
+    Ok(token)
+}

@@ -1,0 +1,225 @@
+//! `log`: look at the event log.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+use underpass_domain::{Clock, LogName, Timestamp};
+use underpass_server::{DataError, Offline, StartError, SystemClock, VerifyError};
+
+use super::ls::plain;
+use super::serve::start_failed;
+use crate::admin::{Admin, position_number};
+use crate::args::{LogArgs, LogVerb};
+use crate::error::{CliError, Exit};
+use crate::output::Output;
+
+pub(super) async fn run(verb: LogVerb, output: Output) -> Result<(), CliError> {
+    match verb {
+        LogVerb::Verify { log } => verify(&log, output).await,
+        LogVerb::Tail { log, lines, no_follow } => {
+            asking(&log, async |admin| tail(admin, &log, lines, !no_follow, output).await).await
+        }
+        LogVerb::Show { log, after, limit, stream, types } => {
+            let mut path = format!("/v1/events?log={}", log.name);
+            if let Some(stream) = stream {
+                let _ = write!(path, "&stream={}", escaped(&stream));
+            }
+            if !types.is_empty() {
+                let _ = write!(path, "&types={}", escaped(&types.join(",")));
+            }
+            asking(&log, async |admin| show(admin, &path, after, limit, output).await).await
+        }
+        LogVerb::Replay { log, as_of } => {
+            asking(&log, async |admin| replay(admin, &log, as_of.as_deref(), output).await).await
+        }
+    }
+}
+
+/// Does something with the server that the arguments name, and lets go of it whatever comes of that.
+async fn asking(
+    log: &LogArgs,
+    work: impl AsyncFnOnce(&Admin) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    let admin = Admin::reach(&log.admin).await?;
+    let done = work(&admin).await;
+    admin.close().await;
+    done
+}
+
+async fn tail(
+    admin: &Admin,
+    log: &LogArgs,
+    lines: u64,
+    follow: bool,
+    output: Output,
+) -> Result<(), CliError> {
+    let head = admin.get(&format!("/v1/logs/{}/head", log.name)).await?;
+    let head = head.get("position").and_then(position_number).unwrap_or_default();
+    let after = head.saturating_sub(lines);
+    let path = format!("/v1/events?log={}", log.name);
+    if !follow {
+        return show(admin, &path, after, None, output).await;
+    }
+    let stop = crate::signals::stop_token()?;
+    let path = format!("{path}&after={after}&follow=true");
+    let following = admin.stream(&path, |event| output.line(&event, &event_line(&event)));
+    tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        ended = following => ended,
+    }
+}
+
+async fn show(
+    admin: &Admin,
+    path: &str,
+    after: u64,
+    limit: Option<u64>,
+    output: Output,
+) -> Result<(), CliError> {
+    admin.each_event(path, after, limit, &mut |event| output.line(event, &event_line(event))).await
+}
+
+async fn replay(admin: &Admin, log: &LogArgs, as_of: Option<&str>, output: Output) -> Result<(), CliError> {
+    let query = match as_of {
+        None => String::new(),
+        Some(position) if position.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("?position={position}")
+        }
+        Some(time) => format!("?time={}", escaped(&moment(time)?)),
+    };
+    let snapshot = admin.get(&format!("/v1/snapshots/{}{query}", log.name)).await?;
+    let text = serde_json::to_string_pretty(&snapshot).unwrap_or_default();
+    output.line(&snapshot, &text)
+}
+
+/// An RFC 3339 time; `HH:MM` and `HH:MM:SS` are of today in UTC.
+fn moment(text: &str) -> Result<String, CliError> {
+    let today = SystemClock.now().to_string();
+    let today = today.split('T').next().unwrap_or_default();
+    [text.to_owned(), format!("{today}T{text}:00Z"), format!("{today}T{text}Z")]
+        .iter()
+        .find_map(|text| text.parse::<Timestamp>().ok())
+        .map(|moment| moment.to_string())
+        .ok_or_else(|| {
+            CliError::new(Exit::Usage, "usage", format!("`{text}` is neither a position nor a time")).hint(
+                "use a position such as 1842, a time such as 2026-01-31T03:12:00Z, or 03:12 for today in UTC",
+            )
+        })
+}
+
+/// A log is checked by the server that has it open, else by this process on the store itself: a log that is
+/// damaged can't be opened to be asked.
+async fn checked(log: &LogArgs) -> Result<Value, CliError> {
+    if log.admin.api.is_none() {
+        let name = if log.name == "activity" { LogName::Activity } else { LogName::Control };
+        match Offline::verify(log.admin.folder(), name).await {
+            Ok(verified) => {
+                let (position, reason) = verified.bad.unzip();
+                return Ok(json!({
+                    "ok": verified.ok,
+                    "head": verified.head.0,
+                    "hash": verified.hash.to_string(),
+                    "events": verified.events,
+                    "frames": verified.frames,
+                    "position": position.map(|position| position.0),
+                    "reason": reason,
+                }));
+            }
+            Err(VerifyError::Start(StartError::Data(DataError::InUse(_)))) => {}
+            Err(VerifyError::Start(error)) => return Err(start_failed(&error)),
+            Err(error) => return Err(CliError::chain(Exit::Failed, "store.failed", &error)),
+        }
+    }
+    let admin = Admin::reach(&log.admin).await?;
+    let answer = admin.get(&format!("/v1/logs/{}/verify", log.name)).await;
+    admin.close().await;
+    let answer = answer?;
+    let number = |key: &str| answer.get(key).and_then(position_number);
+    Ok(json!({
+        "ok": answer.get("ok"),
+        "head": number("position"),
+        "hash": answer.get("hash"),
+        "events": answer.get("events"),
+        "frames": answer.get("frames"),
+        "position": number("bad_position"),
+        "reason": answer.get("reason"),
+    }))
+}
+
+async fn verify(log: &LogArgs, output: Output) -> Result<(), CliError> {
+    let result = checked(log).await?;
+    let field = |key: &str| result.get(key).map(plain).unwrap_or_default();
+    if result.get("ok").and_then(Value::as_bool) == Some(true) {
+        let value = json!({
+            "ok": true,
+            "log": log.name,
+            "head": result.get("head"),
+            "hash": result.get("hash"),
+            "events": result.get("events"),
+            "frames": result.get("frames"),
+        });
+        let text = format!(
+            "  good     {}:{}  {} events in {} frames\n  hash     {}",
+            log.name,
+            field("head"),
+            field("events"),
+            field("frames"),
+            field("hash")
+        );
+        return output.line(&value, &text);
+    }
+    let part = |key: &str| result.get(key).cloned().unwrap_or_default();
+    let (position, reason) = (part("position"), part("reason"));
+    let value = json!({"ok": false, "log": log.name, "position": position, "reason": reason});
+    output.line(&value, &format!("  bad      {}:{}  {}", log.name, plain(&position), plain(&reason)))?;
+    Err(CliError::new(
+        Exit::Failed,
+        "log.bad",
+        format!("the {} log is damaged at position {}: {}", log.name, plain(&position), plain(&reason)),
+    )
+    .hint("stop the server, keep a copy of the data folder, and restore it from a backup"))
+}
+
+/// One event as a line for people.
+pub(super) fn event_line(event: &Value) -> String {
+    let text = |key: &str| event.get(key).map(plain).unwrap_or_default();
+    let sentence = event.get("sentence").map_or_else(|| text("payload"), plain);
+    format!(
+        "{:>14}  {}  {:<17} {}  [{}]",
+        text("position"),
+        text("recorded_at"),
+        text("event"),
+        sentence,
+        text("actor")
+    )
+}
+
+/// A value inside a query.
+fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~/,".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_understood() {
+        assert!(moment("2026-01-31T03:12:00Z").unwrap().starts_with("2026-01-31T03:12:00"));
+        assert!(moment("03:12").unwrap().contains("T03:12:00"));
+        assert_eq!(moment("yesterday-ish").unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn queries_are_escaped() {
+        assert_eq!(escaped("mapping/mapping_01&x=+"), "mapping/mapping_01%26x%3D%2B");
+    }
+}
