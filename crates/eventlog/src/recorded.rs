@@ -108,7 +108,7 @@ impl Recorded {
     pub fn to_json(&self) -> Value {
         let mut line = json!({
             "log": self.log.to_string(),
-            "position": self.position.0,
+            "position": LogPosition { log: self.log, position: self.position }.to_string(),
             "epoch": self.epoch,
             "recorded_at": self.recorded_at.to_string(),
             "node": self.node.to_string(),
@@ -119,6 +119,7 @@ impl Recorded {
             "stream_version": self.stream_version,
             "command": self.command.to_string(),
             "actor": self.actor.to_string(),
+            "sentence": self.sentence(),
             "source": self.source.map(|source| source.to_string()),
             "causation": self.causation.map(|cause| cause.to_string()),
             "correlation": self.correlation.map(|id| hex(&id)),

@@ -24,7 +24,7 @@ use crate::link::Link;
 /// How long a code can be redeemed when the client does not say: long enough to hand it over in person.
 const CODE_ACTIVATION_DEFAULT: Duration = Duration::from_mins(10);
 /// How long the access lasts when the client does not say.
-const CODE_ACCESS_DEFAULT: Duration = Duration::from_hours(24);
+const CODE_ACCESS_DEFAULT: Duration = Duration::from_hours(7 * 24);
 
 /// Events that an answer holds when the client does not say how many, and at most.
 const HISTORY_DEFAULT: usize = 50;

@@ -517,7 +517,7 @@ async fn a_call_carries_a_whole_conversation() {
         let mut heard = Vec::new();
         let (ended, said, got) = soon("a conversation", async {
             tokio::join!(
-                relayed,
+                Box::pin(relayed),
                 async {
                     write.write_all(&text).await?;
                     write.shutdown().await
