@@ -1,0 +1,193 @@
+//! A server, and clients that have joined it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::api::Api;
+use crate::process::{Done, Process, run};
+use crate::{free_address, free_port};
+
+/// Which backend a server uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// Gone with the process.
+    Memory,
+    /// In the data folder.
+    RocksDb,
+}
+
+impl Store {
+    /// The word on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::RocksDb => "rocksdb",
+        }
+    }
+}
+
+/// A server in a folder of its own, on addresses that stay over restarts.
+pub struct Server {
+    /// The running process.
+    pub process: Process,
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where its API is.
+    pub api_address: SocketAddr,
+    /// Its first line.
+    pub ready: Value,
+    store: Store,
+    environment: Vec<(String, String)>,
+    folder: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts one and waits until it is ready.
+    pub fn start(store: Store) -> Self {
+        Self::start_with(store, &[])
+    }
+
+    /// The same, with settings: `("server.shutdown_grace_s", "2")`.
+    pub fn start_with(store: Store, settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut environment: Vec<(String, String)> = settings
+            .iter()
+            .map(|(key, value)| {
+                (format!("UNDERPASS__{}", key.replace('.', "__").to_uppercase()), (*value).to_owned())
+            })
+            .collect();
+        if !settings.iter().any(|(key, _)| *key == "ingress.ports") {
+            // Ports of tests that run at the same time must not meet.
+            let low = 10_000 + (free_port() % 400) * 50;
+            environment.push(("UNDERPASS__INGRESS__PORTS".to_owned(), format!("{low}-{}", low + 49)));
+        }
+        let (listen, api_address) = (free_address(), free_address());
+        let (process, ready) = launch(folder.path(), listen, api_address, store, &environment);
+        Self { process, listen, api_address, ready, store, environment, folder }
+    }
+
+    /// Its data folder.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// The same as text, for a command line.
+    pub fn data_text(&self) -> String {
+        self.data().display().to_string()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again, on the same folder and addresses.
+    pub fn restart(&mut self) {
+        let (process, ready) =
+            launch(self.folder.path(), self.listen, self.api_address, self.store, &self.environment);
+        self.process = process;
+        self.ready = ready;
+    }
+
+    /// The API with the first admin key.
+    pub fn api(&self) -> Api {
+        let key = std::fs::read_to_string(self.data().join("admin.key")).unwrap();
+        Api::new(self.api_address, Some(key.trim()))
+    }
+
+    /// A fresh invite.
+    pub fn invite(&self) -> String {
+        run(&["invite", "--data", &self.data_text()]).text("invite")
+    }
+
+    /// A new client that has joined.
+    pub fn client(&self, name: &str) -> Client {
+        let state = self.folder.path().join(name);
+        let client = Client { state };
+        let joined = client.run(&["join", &self.invite(), "--name", name]);
+        assert_eq!(joined.last()["event"], "joined", "{joined:?}");
+        client
+    }
+
+    /// `log verify` of both logs: the heads.
+    #[track_caller]
+    pub fn verified(&self) -> (u64, u64) {
+        let head = |log: &str| {
+            let done = run(&["log", "verify", "--data", &self.data_text(), "--log-name", log]);
+            assert_eq!(done.last()["ok"], true, "{done:?}");
+            done.last()["head"].as_u64().unwrap()
+        };
+        (head("control"), head("activity"))
+    }
+}
+
+fn launch(
+    folder: &Path,
+    listen: SocketAddr,
+    api: SocketAddr,
+    store: Store,
+    environment: &[(String, String)],
+) -> (Process, Value) {
+    let data = folder.join("data").display().to_string();
+    let (listen, api) = (listen.to_string(), api.to_string());
+    let arguments = ["serve", "--data", &data, "--listen", &listen, "--api", &api, "--store", store.name()];
+    let environment: Vec<(&str, &str)> =
+        environment.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let mut process = Process::start_with(&arguments, &environment);
+    let ready = process.expect("ready");
+    (process, ready)
+}
+
+/// A client that has joined: its state folder.
+pub struct Client {
+    /// The folder.
+    pub state: PathBuf,
+}
+
+impl Client {
+    /// Runs one of its verbs to the end.
+    pub fn run(&self, arguments: &[&str]) -> Done {
+        let state = self.state.display().to_string();
+        run(&[arguments, &["--state", &state]].concat())
+    }
+
+    /// Starts one of its verbs.
+    pub fn start(&self, arguments: &[&str]) -> Process {
+        let state = self.state.display().to_string();
+        Process::start(&[arguments, &["--state", &state]].concat())
+    }
+
+    /// Its agent, connected.
+    pub fn up(&self) -> Process {
+        let mut agent = self.start(&["up"]);
+        agent.expect("connected");
+        agent
+    }
+
+    /// `expose` in the foreground, and the public address.
+    #[track_caller]
+    pub fn expose(&self, arguments: &[&str]) -> (Process, SocketAddr) {
+        let mut process = self.start(&[&["expose"], arguments].concat());
+        let open = process.expect("open");
+        (process, open["public"].as_str().unwrap().parse().unwrap())
+    }
+
+    /// `share` in the foreground, and the code.
+    #[track_caller]
+    pub fn share(&self, target: &str) -> (Process, String) {
+        let mut process = self.start(&["share", target]);
+        let code = process.expect("code")["code"].as_str().unwrap().to_owned();
+        (process, code)
+    }
+
+    /// `connect` in the foreground, and where it listens.
+    #[track_caller]
+    pub fn connect(&self, code: &str) -> (Process, SocketAddr) {
+        let mut process = self.start(&["connect", code]);
+        let open = process.expect("open");
+        assert_eq!(open["sealed"], "end-to-end", "{open}");
+        (process, open["listen"].as_str().unwrap().parse().unwrap())
+    }
+}
