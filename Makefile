@@ -16,7 +16,7 @@ demo: ## install what is missing, build, run the whole story, leave the docs to 
 	cargo build --locked
 	@$(UNDERPASS) demo
 
-test: ## install what is missing, start the servers the tests need, run all tests
+test: build ## install what is missing, start the servers the tests need, run all tests
 	@scripts/bootstrap test
 	cargo test --locked --workspace --all-features
 
@@ -31,7 +31,7 @@ generate: ## write schemas, the OpenAPI document and the generated docs anew
 	@scripts/bootstrap build
 	cargo xtask generated
 
-torture: ## the same tests with larger counts: more kills, more flips, more sequences
+torture: build ## the same tests with larger counts: more kills, more flips, more sequences
 	@scripts/bootstrap test
 	TORTURE=$(or $(TORTURE),10) cargo test --locked --workspace --all-features -- --nocapture
 
