@@ -17,7 +17,8 @@ pub const LENGTH_MAX: usize = BODY_BYTES_MAX + TAG_BYTES;
 pub const DATA: u8 = 0;
 /// The direction has ended; what was sent arrived whole.
 pub const FIN: u8 = 1;
-/// The direction was cut off; whoever hears it cuts its plain side off too.
+/// The direction was cut off; whoever hears it cuts its plain side off too. It may also follow a `FIN`, as
+/// long as the other direction goes on: then its sender no longer reads.
 pub const RESET: u8 = 2;
 /// One datagram.
 pub const DATAGRAM: u8 = 3;

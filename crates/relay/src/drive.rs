@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::task::{unconstrained, yield_now};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{Counters, Options};
@@ -16,6 +17,35 @@ const LOOKS: u32 = 4;
 
 /// Time-outs shorter than this are taken for this: below, the timer is no longer exact.
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(1);
+
+/// Bytes that a loop moves before it lets the other loop of its tunnel, and the tunnels that share its
+/// thread, have theirs: two chunks of bulk, well under a millisecond.
+const TURN_BYTES: usize = 512 * 1024;
+
+/// What the smallest move counts for. A call costs as much as copying about so many bytes.
+const MOVE_BYTES: usize = 8 * 1024;
+
+/// One loop's turn. The runtime's own budget is one for the whole task: a loop that always finds
+/// something to do would use it up each time, and the loop polled after it would never get to run.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    left: usize,
+}
+
+impl Turn {
+    pub(crate) fn new() -> Self {
+        Self { left: TURN_BYTES }
+    }
+
+    /// Counts a move, and waits for the next turn when this one is used up.
+    pub(crate) async fn spend(&mut self, bytes: usize) {
+        self.left = self.left.saturating_sub(bytes.max(MOVE_BYTES));
+        if self.left == 0 {
+            self.left = TURN_BYTES;
+            yield_now().await;
+        }
+    }
+}
 
 /// What both loops of one tunnel tell of themselves. Relaxed atomics, because one task holds them in
 /// two futures; nobody else looks.
@@ -98,18 +128,22 @@ pub(crate) async fn drive<T>(
     flow: &Flow<'_>,
     options: &Options,
 ) -> Cause<T> {
-    let (mut inwards, mut outwards) = (pin!(inwards), pin!(outwards));
-    let mut stopped = pin!(options.stop.cancelled());
-    let mut silent = pin!(silence(flow, options));
+    // Each loop takes its own turns, see `Turn`.
+    let (mut inwards, mut outwards) = (pin!(unconstrained(inwards)), pin!(unconstrained(outwards)));
+    let mut stopped = pin!(unconstrained(options.stop.cancelled()));
+    let mut silent = pin!(unconstrained(silence(flow, options)));
     poll_fn(|cx| {
-        if let Poll::Ready(failure) = inwards.as_mut().poll(cx) {
-            return Poll::Ready(Cause::Failed(failure));
+        let mut failed = inwards.as_mut().poll(cx);
+        if failed.is_pending() {
+            failed = outwards.as_mut().poll(cx);
         }
-        if let Poll::Ready(failure) = outwards.as_mut().poll(cx) {
-            return Poll::Ready(Cause::Failed(failure));
-        }
+        // Looked at first: whoever has heard both ends may close at once, and the loop that finished last
+        // sees that in the same turn. It is no failure of this tunnel.
         if flow.done() == (true, true) {
             return Poll::Ready(Cause::BothDone);
+        }
+        if let Poll::Ready(failure) = failed {
+            return Poll::Ready(Cause::Failed(failure));
         }
         if stopped.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Cause::Stopped);

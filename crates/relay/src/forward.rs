@@ -6,10 +6,10 @@ use underpass_pipeline::record::{DATA, FIN, HEADER_BYTES, Header, HeaderError, R
 
 use crate::channel::{Lent, Parts};
 use crate::copy::{MoveError, broken, shut, unless_broken, write_all};
-use crate::drive::{Cause, Flow, drive};
+use crate::drive::{Cause, Flow, Turn, drive};
 use crate::duplex::{ReadHalf, WriteHalf};
 use crate::pool::{Chunk, SMALL, read_chunk};
-use crate::records::{Inbuf, RecordError, cut_off, watch, write_queue};
+use crate::records::{Inbuf, RecordError, ahead_of_reset, cut_off, write_queue};
 use crate::splice;
 use crate::{Counters, Ended, How, Options, RecordChannel};
 
@@ -53,14 +53,14 @@ pub async fn forward(
                 return failure;
             }
             flow.in_done();
-            there.watch().await
+            there.watch(&flow).await
         };
         let outwards = async {
             if let Err(failure) = back.pass(|bytes| flow.add_out(bytes), &flow).await {
                 return failure;
             }
             flow.out_done();
-            back.watch().await
+            back.watch(&flow).await
         };
         drive(inwards, outwards, &flow, options).await
     };
@@ -75,9 +75,14 @@ pub async fn forward(
                 b.close_in_order();
                 return ended(How::Finished { channel_reusable: false }, false);
             }
+            let unheard = (there.late_reset && second != RESET) || (back.late_reset && first != RESET);
+            let cut_off = first == RESET || second == RESET;
+            if unheard {
+                // It may meet the next tunnel.
+                return ended(How::Reset, false);
+            }
             a.give_back();
             b.give_back();
-            let cut_off = first == RESET || second == RESET;
             ended(if cut_off { How::Reset } else { How::Finished { channel_reusable: true } }, true)
         }
     }
@@ -92,6 +97,8 @@ struct Way<'c> {
     chunk: Chunk,
     /// The kind of the last record, once it has passed.
     end: u8,
+    /// Whether a `RESET` followed a `FIN`.
+    late_reset: bool,
 }
 
 impl<'c> Way<'c> {
@@ -102,7 +109,7 @@ impl<'c> Way<'c> {
         queue: &'c mut bytes::BytesMut,
         options: &Options,
     ) -> Self {
-        Self { read, inbuf, write, queue, chunk: Chunk::new(options.chunk_max), end: DATA }
+        Self { read, inbuf, write, queue, chunk: Chunk::new(options.chunk_max), end: DATA, late_reset: false }
     }
 
     /// Passes records up to and including the last one of this direction, and after `RAW` the stream.
@@ -111,7 +118,7 @@ impl<'c> Way<'c> {
         unless_broken(write_queue(&mut self.write, self.queue, || flow.touch()), self.read.tcp())
             .await
             .map_err(either)?;
-        let mut walk = Walk::default();
+        let (mut walk, mut turn) = (Walk::default(), Turn::new());
         loop {
             let step = walk.over(self.inbuf.filled()).map_err(invalid)?;
             let write = write_all(&mut self.write, &self.inbuf.filled()[..step.bytes], |_| flow.touch());
@@ -122,6 +129,7 @@ impl<'c> Way<'c> {
                 self.end = end;
                 return if end == RAW { self.pass_raw(count, flow).await } else { Ok(()) };
             }
+            turn.spend(step.bytes).await;
 
             if walk.left >= SPLICE_FROM
                 && self.inbuf.filled().is_empty()
@@ -164,6 +172,7 @@ impl<'c> Way<'c> {
         if let (Some(from), Some(to)) = (self.read.tcp(), self.write.tcp()) {
             splice::to_end(from, to, count).await.map_err(either)?;
         } else {
+            let mut turn = Turn::new();
             loop {
                 let buffer = read_chunk(&mut self.read, 0, self.chunk.bytes()).await?;
                 if buffer.filled().is_empty() {
@@ -172,14 +181,34 @@ impl<'c> Way<'c> {
                 self.chunk.saw(buffer.filled().len());
                 let write = write_all(&mut self.write, buffer.filled(), &mut count);
                 unless_broken(write, self.read.tcp()).await.map_err(either)?;
+                turn.spend(buffer.filled().len()).await;
             }
         }
         shut(&mut self.write, flow).await
     }
 
-    /// Waits for a failure, when this direction is through and the other isn't.
-    async fn watch(&mut self) -> io::Error {
-        if self.end == RAW { broken(self.read.tcp()).await } else { watch(&mut self.read, self.inbuf).await }
+    /// Waits for a failure, when this direction is through and the other isn't. A `RESET` that follows a
+    /// `FIN` passes.
+    async fn watch(&mut self, flow: &Flow<'_>) -> io::Error {
+        if self.end == FIN
+            && let Err(failure) = self.pass_late_reset(flow).await
+        {
+            return failure;
+        }
+        broken(self.read.tcp()).await
+    }
+
+    async fn pass_late_reset(&mut self, flow: &Flow<'_>) -> io::Result<()> {
+        ahead_of_reset(&mut self.read, self.inbuf).await.map_err(|failure| match failure {
+            RecordError::Io(failure) => failure,
+            other => io::Error::new(io::ErrorKind::InvalidData, other),
+        })?;
+        self.late_reset = true;
+        // What follows its header is its tag, if it has one.
+        let step = Walk::default().over(self.inbuf.filled()).map_err(invalid)?;
+        write_all(&mut self.write, &self.inbuf.filled()[..step.bytes], |_| flow.touch()).await?;
+        self.inbuf.consume(step.bytes);
+        Ok(())
     }
 }
 

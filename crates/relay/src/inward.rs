@@ -5,11 +5,11 @@ use std::io;
 use underpass_pipeline::record::{DATA, FIN, RAW, RESET};
 
 use crate::copy::{MoveError, broken, shut, unless_broken, write_all};
-use crate::drive::Flow;
+use crate::drive::{Flow, Turn};
 use crate::duplex::WriteHalf;
 use crate::outward::Trouble;
 use crate::pool::{Chunk, read_chunk};
-use crate::records::{RecordReader, Stage, watch};
+use crate::records::{RecordReader, Stage};
 use crate::splice;
 
 /// Writes what arrives to the plain side, up to the record that ends it; then waits for a failure.
@@ -23,10 +23,13 @@ pub(crate) async fn inward(
         return trouble;
     }
     flow.out_done();
-    Trouble::Channel(match records.stage {
-        Stage::Raw => broken(records.io.tcp()).await,
-        Stage::Records | Stage::Ended => watch(&mut records.io, records.inbuf).await,
-    })
+    if records.stage == Stage::Raw {
+        return Trouble::Channel(broken(records.io.tcp()).await);
+    }
+    match records.late_reset(flow).await {
+        Ok(()) => Trouble::Reset,
+        Err(failure) => failure.into(),
+    }
 }
 
 async fn receive_all(
@@ -34,12 +37,14 @@ async fn receive_all(
     plain: &mut WriteHalf<'_>,
     flow: &Flow<'_>,
 ) -> Result<(), Trouble> {
+    let mut turn = Turn::new();
     loop {
         let arrived = records.next(flow).await?;
         match arrived.kind {
             DATA => {
                 let write = write_all(plain, records.inbuf.body(arrived), |bytes| flow.add_out(bytes));
                 unless_broken(write, records.io.tcp()).await.map_err(trouble)?;
+                turn.spend(arrived.bytes).await;
             }
             FIN => break,
             RESET => return Err(Trouble::Reset),
@@ -73,6 +78,7 @@ async fn raw(
         return splice::to_end(from, to, |bytes| flow.add_out(bytes)).await.map_err(trouble);
     }
     let mut chunk = Chunk::new(crate::CHUNK_BYTES_MAX);
+    let mut turn = Turn::new();
     loop {
         let buffer = read_chunk(&mut records.io, 0, chunk.bytes()).await.map_err(Trouble::Channel)?;
         if buffer.filled().is_empty() {
@@ -81,6 +87,7 @@ async fn raw(
         chunk.saw(buffer.filled().len());
         let write = write_all(plain, buffer.filled(), |bytes| flow.add_out(bytes));
         unless_broken(write, records.io.tcp()).await.map_err(trouble)?;
+        turn.spend(buffer.filled().len()).await;
     }
 }
 

@@ -7,7 +7,7 @@ use underpass_pipeline::SealError;
 use underpass_pipeline::record::{BODY_BYTES_MAX, DATA, FIN, HEADER_BYTES, RAW};
 
 use crate::copy::{MoveError, broken, shut, unless_broken};
-use crate::drive::Flow;
+use crate::drive::{Flow, Turn};
 use crate::duplex::ReadHalf;
 use crate::pool::{Chunk, read_chunk};
 use crate::records::{RecordError, RecordWriter};
@@ -71,6 +71,7 @@ async fn send_all(
     let may_go_raw =
         options.allow_raw && records.sealer.is_plain() && plain.tcp().is_some() && records.io.tcp().is_some();
     let mut chunk = Chunk::new(options.chunk_max);
+    let mut turn = Turn::new();
     while !(may_go_raw && flow.in_bytes() >= BULK_AFTER) {
         let frame = read_chunk(plain, HEADER_BYTES, chunk.bytes()).await.map_err(Trouble::Plain)?;
         let read = frame.filled().len() - HEADER_BYTES;
@@ -82,6 +83,7 @@ async fn send_all(
         records.put(DATA, frame)?;
         flush(plain.tcp(), records, flow).await?;
         flow.add_in(read);
+        turn.spend(read).await;
     }
 
     records.queue_end(RAW)?;

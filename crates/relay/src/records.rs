@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use underpass_pipeline::record::{self, HEADER_BYTES, Header, HeaderError};
 use underpass_pipeline::{OpenError, Opener, SealError, Sealer};
 
-use crate::copy::{flush, write_some};
+use crate::copy::{broken, flush, write_some};
 use crate::drive::Flow;
 use crate::duplex::{ReadHalf, WriteHalf};
 use crate::pool::{Buffer, SMALL};
@@ -214,16 +214,14 @@ impl<'c> RecordWriter<'c> {
         Ok(())
     }
 
-    /// Queues the record after which this direction has no more, unless there was one.
+    /// Queues the record after which this direction has no more data.
     pub(crate) fn queue_end(&mut self, kind: u8) -> Result<(), SealError> {
-        if self.stage == Stage::Records {
-            // A frame that is half written had nothing left before it; the end goes behind its rest.
-            if let Some(frame) = self.frame.take() {
-                self.queue.extend_from_slice(frame.filled());
-            }
-            self.queue(kind, &[])?;
-            self.stage = if kind == record::RAW { Stage::Raw } else { Stage::Ended };
+        // A frame that is half written had nothing left before it; the end goes behind its rest.
+        if let Some(frame) = self.frame.take() {
+            self.queue.extend_from_slice(frame.filled());
         }
+        self.queue(kind, &[])?;
+        self.stage = if kind == record::RAW { Stage::Raw } else { Stage::Ended };
         Ok(())
     }
 }
@@ -234,11 +232,13 @@ pub(crate) struct RecordReader<'c> {
     pub(crate) opener: Opener,
     pub(crate) stage: Stage,
     pub(crate) inbuf: &'c mut Inbuf,
+    /// Whether the other end cut the tunnel off.
+    pub(crate) reset: bool,
 }
 
 impl<'c> RecordReader<'c> {
     pub(crate) fn new(io: ReadHalf<'c>, opener: Opener, inbuf: &'c mut Inbuf) -> Self {
-        Self { io, opener, stage: Stage::Records, inbuf }
+        Self { io, opener, stage: Stage::Records, inbuf, reset: false }
     }
 
     pub(crate) async fn next(&mut self, flow: &Flow<'_>) -> Result<Arrived, RecordError> {
@@ -247,8 +247,15 @@ impl<'c> RecordReader<'c> {
         if matches!(arrived.kind, record::FIN | record::RESET) {
             self.inbuf.drop_opened();
             self.stage = Stage::Ended;
+            self.reset = arrived.kind == record::RESET;
         }
         Ok(arrived)
+    }
+
+    /// Waits, after this direction has ended, for a `RESET` that follows its `FIN`.
+    pub(crate) async fn late_reset(&mut self, flow: &Flow<'_>) -> Result<(), RecordError> {
+        ahead_of_reset(&mut self.io, self.inbuf).await?;
+        self.next(flow).await.map(|_| ())
     }
 
     /// Throws records away up to the last one of this tunnel.
@@ -262,20 +269,25 @@ impl<'c> RecordReader<'c> {
     }
 }
 
-/// Beyond the end of its direction a channel is read ahead by this much, to notice when it breaks.
-const AHEAD: usize = SMALL;
-
-/// Waits for the failure of a channel whose direction has ended while the other goes on. What comes
-/// already belongs to the next tunnel and is kept.
-pub(crate) async fn watch(io: &mut ReadHalf<'_>, inbuf: &mut Inbuf) -> io::Error {
-    while inbuf.filled().len() < AHEAD {
-        match inbuf.fill(io, AHEAD).await {
-            Ok(0) => return cut_off(),
-            Ok(_) => {}
-            Err(failure) => return failure,
+/// Waits, after the `FIN` of a direction, until a whole `RESET` lies in front; fails when the channel
+/// does. Its sender has no other way to say that it no longer reads what still comes the other way.
+/// Anything else that lies there already belongs to the next tunnel and is left alone.
+pub(crate) async fn ahead_of_reset(io: &mut ReadHalf<'_>, inbuf: &mut Inbuf) -> Result<(), RecordError> {
+    loop {
+        let have = inbuf.filled().len();
+        if let Some(head) = inbuf.filled().first_chunk::<HEADER_BYTES>() {
+            let header = Header::parse(head)?;
+            if header.kind != record::RESET || header.record_bytes() > SMALL {
+                return Err(broken(io.tcp()).await.into());
+            }
+            if have >= header.record_bytes() {
+                return Ok(());
+            }
+        }
+        if inbuf.fill(io, SMALL).await? == 0 {
+            return Err(cut_off().into());
         }
     }
-    crate::copy::broken(io.tcp()).await
 }
 
 #[cfg(test)]

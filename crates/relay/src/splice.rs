@@ -12,6 +12,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::copy::MoveError;
+use crate::drive::Turn;
 use crate::pool::Buffer;
 
 /// What a pipe is asked to hold, the most that Linux grants anybody (`fs.pipe-max-size`). It takes no
@@ -160,8 +161,13 @@ pub(crate) async fn to_end(
     to: &TcpStream,
     mut count: impl FnMut(usize),
 ) -> Result<(), MoveError> {
-    while step(from, to, usize::MAX, &mut count).await? > 0 {}
-    Ok(())
+    let mut turn = Turn::new();
+    loop {
+        match step(from, to, usize::MAX, &mut count).await? {
+            0 => return Ok(()),
+            moved => turn.spend(moved).await,
+        }
+    }
 }
 
 /// Moves exactly `bytes`, or answers how many are missing because `from` ended.
@@ -171,12 +177,14 @@ pub(crate) async fn exactly(
     mut bytes: usize,
     mut count: impl FnMut(usize),
 ) -> Result<usize, MoveError> {
+    let mut turn = Turn::new();
     while bytes > 0 {
         let moved = step(from, to, bytes, &mut count).await?;
         if moved == 0 {
             break;
         }
         bytes -= moved;
+        turn.spend(moved).await;
     }
     Ok(bytes)
 }

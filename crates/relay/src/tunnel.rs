@@ -78,15 +78,26 @@ pub async fn tunnel(
     ended(how, reusable)
 }
 
-/// Sends the last record of this end and throws away what comes before the other's last.
+/// Says that this end is cut off and throws away what comes before the other's last record. Answers
+/// whether both ends then agree on where the tunnel stops.
 async fn settle(reader: &mut RecordReader<'_>, writer: &mut RecordWriter<'_>, flow: &Flow<'_>) -> bool {
-    if writer.stage == Stage::Raw || reader.stage == Stage::Raw || writer.queue_end(RESET).is_err() {
+    if writer.stage == Stage::Raw || reader.stage == Stage::Raw {
+        return false;
+    }
+    let late = writer.stage == Stage::Ended;
+    if (!late || reader.stage == Stage::Records) && writer.queue_end(RESET).is_err() {
         return false;
     }
     let told = async { writer.flush(flow).await.map_err(RecordError::from) };
-    let heard = reader.discard(flow);
+    let heard = async {
+        reader.discard(flow).await?;
+        Ok(reader.stage == Stage::Ended)
+    };
     let settled = timeout(SETTLE, async { tokio::try_join!(told, heard) }).await;
-    matches!(settled, Ok(Ok(_))) && reader.stage == Stage::Ended
+    let Ok(Ok(((), ended))) = settled else { return false };
+    // A `RESET` behind our `FIN` may have crossed the other's `FIN`, and would then meet the next tunnel.
+    // Only a `RESET` in answer says that it was heard.
+    ended && (!late || reader.reset)
 }
 
 /// The plain stream of a tunnel. Unless both of its directions ended, its close is a reset.

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use common::{Net, Pattern, Rig, WAYS, Way, ends, pair, rig, rig_over, run, tcp_pair};
+use common::{Endless, Net, Pattern, Rig, WAYS, Way, ends, pair, rig, rig_over, run, tcp_pair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -91,6 +91,110 @@ async fn a_reset_in_the_middle_of_bulk_is_never_an_end_of_stream() {
         assert!(!matches!(near_ended.how, How::Finished { .. }), "{near_ended:?}");
         assert!(!matches!(far_ended.how, How::Finished { .. }), "{far_ended:?}");
     }
+}
+
+/// A caller that says its end and is gone before the answer is over: the target hears of it at once, in
+/// the middle of its bulk, and the channel goes on to the next tunnel.
+#[tokio::test]
+async fn a_caller_that_goes_away_after_its_end_cuts_the_answer_off() {
+    for way in [Way::XChaCha, Way::Aes] {
+        let Rig { mut caller, mut target, near, far } = rig(Net::Tcp, way, Options::default()).await;
+        caller.write_all(b"all of it, please").await.unwrap();
+        caller.shutdown().await.unwrap();
+        let mut question = String::new();
+        target.read_to_string(&mut question).await.unwrap();
+        drop(caller);
+        let started = Instant::now();
+        soon(async { while target.write_all(&MESSAGE).await.is_ok() {} }).await;
+        let (near_ended, _) = soon(near.ended()).await;
+        let (far_ended, _) = soon(far.ended()).await;
+        assert!(matches!(near_ended.how, How::PlainFailed(_)), "{near_ended:?}");
+        assert!(matches!(far_ended.how, How::Reset), "{far_ended:?}");
+        assert!(near_ended.channel_reusable() && far_ended.channel_reusable(), "{:?}", started.elapsed());
+    }
+}
+
+/// C25: the peer has no use for the channel after the tunnel and closes it as soon as it has said and heard
+/// the end. Nothing of what came before is lost, and the plain side sees an end, not a reset.
+#[tokio::test]
+async fn a_channel_that_closes_right_after_both_ends_is_no_failure() {
+    for way in WAYS {
+        for net in [Net::Memory, Net::Tcp] {
+            let (mut peer, channel) = pair(net).await;
+            let (plain, mut target) = pair(net).await;
+            let [(mut seal, _), far_ends] = ends(way, 0);
+            let far = run(plain, RecordChannel::new(channel), far_ends, Options::default());
+            target.shutdown().await.unwrap();
+            let mut heard = vec![0; record::HEADER_BYTES + seal.tag_bytes()];
+            soon(peer.read_exact(&mut heard)).await.unwrap();
+            assert_eq!(heard[0], record::FIN);
+            let mut last = bytes::BytesMut::new();
+            seal.seal(record::DATA, &MESSAGE[..1000], &mut last).unwrap();
+            seal.seal(record::FIN, b"", &mut last).unwrap();
+            peer.write_all(&last).await.unwrap();
+            peer.shutdown().await.unwrap();
+            drop(peer);
+            let (ended, _) = soon(far.ended()).await;
+            assert!(matches!(ended.how, How::Finished { .. }), "{way:?} {net:?}: {ended:?}");
+            let mut arrived = Vec::new();
+            soon(target.read_to_end(&mut arrived)).await.unwrap();
+            assert_eq!(arrived, MESSAGE[..1000], "{way:?} {net:?}");
+        }
+    }
+}
+
+/// When that reset crosses the other's end, nobody can tell whether it was heard: the channel is spent.
+#[tokio::test]
+async fn a_late_reset_that_crosses_the_end_costs_the_channel() {
+    let (near_plain, mut caller) = tokio::io::duplex(64);
+    let (channel, mut peer) = tokio::io::duplex(4096);
+    let stop = CancellationToken::new();
+    let options = Options { stop: stop.clone(), ..Options::default() };
+    let channel = RecordChannel::new(Duplex::other(channel));
+    let near = run(Duplex::other(near_plain), channel, (Sealer::plain(), Opener::plain()), options);
+    caller.shutdown().await.unwrap();
+    let mut heard = [0; record::HEADER_BYTES];
+    peer.read_exact(&mut heard).await.unwrap();
+    assert_eq!(heard[0], record::FIN);
+    stop.cancel();
+    peer.read_exact(&mut heard).await.unwrap();
+    assert_eq!(heard[0], record::RESET);
+    peer.write_all(&[record::FIN, 0, 0, 0, 0]).await.unwrap();
+    let (ended, channel) = soon(near.ended()).await;
+    assert!(matches!(ended.how, How::Stopped) && !ended.channel_reusable() && channel.is_spent());
+}
+
+/// A reset is heard at once, though the other direction never has a quiet moment: a target that always
+/// has something to say, on a channel that always takes it.
+#[tokio::test]
+async fn a_direction_in_bulk_never_starves_the_other() {
+    for way in WAYS {
+        let (mut peer, channel) = tokio::io::duplex(4096);
+        let [(mut seal, _), far_ends] = ends(way, 0);
+        let channel = RecordChannel::new(Duplex::other(Endless(channel)));
+        let far = run(Duplex::other(Endless(tokio::io::empty())), channel, far_ends, Options::default());
+        let mut wire = bytes::BytesMut::new();
+        seal.seal(record::DATA, b"hello", &mut wire).unwrap();
+        seal.seal(record::RESET, b"", &mut wire).unwrap();
+        peer.write_all(&wire).await.unwrap();
+        let (ended, _) = soon(far.ended()).await;
+        assert!(matches!(ended.how, How::Reset) && ended.out_bytes == 5, "{way:?}: {ended:?}");
+    }
+}
+
+/// The same with the limit and the stop: neither waits for a quiet moment.
+#[tokio::test]
+async fn a_tunnel_in_bulk_is_stopped_at_once() {
+    let stop = CancellationToken::new();
+    let (_peer, channel) = tokio::io::duplex(4096);
+    let options = Options { stop: stop.clone(), ..Options::default() };
+    let channel = RecordChannel::new(Duplex::other(Endless(channel)));
+    let plain = Duplex::other(Endless(tokio::io::empty()));
+    let far = run(plain, channel, (Sealer::plain(), Opener::plain()), options);
+    sleep(Duration::from_millis(50)).await;
+    stop.cancel();
+    let (ended, _) = soon(far.ended()).await;
+    assert!(matches!(ended.how, How::Stopped), "{ended:?}");
 }
 
 /// A caller that has said its end and then breaks is noticed, though nobody reads from it any more.

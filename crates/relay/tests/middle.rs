@@ -167,6 +167,29 @@ async fn channels_outlive_their_tunnels_in_the_middle_too() {
     }
 }
 
+/// A reset that follows an end passes too.
+#[tokio::test]
+async fn a_caller_that_goes_away_is_heard_through_the_middle() {
+    let (mut caller, near_plain) = pair(Net::Tcp).await;
+    let (mut target, far_plain) = pair(Net::Tcp).await;
+    let (near, a) = pair(Net::Tcp).await;
+    let (b, far) = pair(Net::Tcp).await;
+    let [near_ends, far_ends] = ends(Way::Aes, 0);
+    let near = run(near_plain, RecordChannel::new(near), near_ends, Options::default());
+    let far = run(far_plain, RecordChannel::new(far), far_ends, Options::default());
+    let middle = middle(RecordChannel::new(a), RecordChannel::new(b), Options::default());
+    caller.shutdown().await.unwrap();
+    assert_eq!(target.read(&mut [0; 8]).await.unwrap(), 0);
+    drop(caller);
+    let message = vec![1; 65_536];
+    timeout(SOON, async { while target.write_all(&message).await.is_ok() {} }).await.expect("in time");
+    let (passed, ..) = ended(middle).await;
+    assert!(matches!(passed.how, How::Reset) && passed.channel_reusable(), "{passed:?}");
+    assert!(near.ended().await.0.channel_reusable());
+    let (far_ended, _) = far.ended().await;
+    assert!(matches!(far_ended.how, How::Reset) && far_ended.channel_reusable(), "{far_ended:?}");
+}
+
 /// Whatever ends the tunnel in the middle is a reset at both ends.
 #[tokio::test]
 async fn a_node_that_stops_cuts_both_ends_off() {

@@ -251,3 +251,38 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Dribble<T> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
+
+/// A stream that takes whatever is written. One that ends is never at its end, but always has more to
+/// read; one that doesn't is read as it is.
+pub struct Endless<T>(pub T);
+
+impl<T: AsyncRead + Unpin> AsyncRead for Endless<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.0).poll_read(cx, buf);
+        if matches!(polled, Poll::Ready(Ok(()))) && buf.filled().len() == before {
+            let room = buf.remaining();
+            buf.initialize_unfilled().fill(7);
+            buf.advance(room);
+        }
+        polled
+    }
+}
+
+impl<T: Unpin> AsyncWrite for Endless<T> {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
