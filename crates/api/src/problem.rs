@@ -132,6 +132,15 @@ impl Problem {
         self
     }
 
+    /// The same about the field that the request has, where a command has `theirs` made from it.
+    pub(crate) fn asked_as(mut self, theirs: &str, asked: &str) -> Self {
+        if self.0.field.as_deref() == Some(theirs) {
+            self.0.detail = self.0.detail.replacen(theirs, asked, 1);
+            self.0.field = Some(asked.to_owned());
+        }
+        self
+    }
+
     fn field(mut self, field: &str) -> Self {
         self.0.field = Some(field.to_owned());
         self

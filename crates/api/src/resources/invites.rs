@@ -192,7 +192,8 @@ impl Invites {
     ) -> Result<Created<IssuedInvite>, WriteFailure> {
         let caller = ask.caller(idempotency_key.0.as_deref())?;
         let ttl = Duration::from_secs(body.0.ttl_s.unwrap_or(TTL_DEFAULT_S));
-        let issued = ask.state.control.issue_invite(&caller, ttl, body.0.label).await?;
+        let issued = ask.state.control.issue_invite(&caller, ttl, body.0.label).await;
+        let issued = issued.map_err(|error| Problem::from(error).asked_as("expires_at", "ttl_s"))?;
         let at = control_at(issued.position);
         let location = format!("/v1/invites/{}", issued.id);
         let body = IssuedInvite {

@@ -234,7 +234,8 @@ impl Keys {
         let caller = ask.caller(idempotency_key.0.as_deref())?;
         let scopes = body.0.scopes.into_iter().map(Scope::from).collect();
         let ttl = body.0.ttl_s.map(Duration::from_secs);
-        let issued = ask.state.control.issue_key(&caller, scopes, body.0.label, ttl).await?;
+        let issued = ask.state.control.issue_key(&caller, scopes, body.0.label, ttl).await;
+        let issued = issued.map_err(|error| Problem::from(error).asked_as("expires_at", "ttl_s"))?;
         let at = control_at(issued.position);
         let location = format!("/v1/keys/{}", issued.id);
         let body = IssuedKey {
