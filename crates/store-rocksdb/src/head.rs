@@ -1,6 +1,9 @@
 //! The head mark: how far the store had come for certain.
+//!
+//! It holds the revision, and how long RocksDB's manifest was, the file that names all others: RocksDB takes a
+//! manifest without its tail for one that ends there, and what it no longer names for garbage.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +17,52 @@ const FILE: &str = "HEAD";
 
 /// How far the mark may lag behind the store while it is written to.
 const MARK_EVERY: Duration = Duration::from_secs(1);
+
+/// What a mark says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// The revision that had been reached.
+    pub(crate) revision: Revision,
+    manifest: Manifest,
+}
+
+/// Which manifest there is, and how much of it. Their numbers rise, and each only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Manifest {
+    number: u64,
+    bytes: u64,
+}
+
+impl Manifest {
+    /// The one that RocksDB goes by now, all of it on disk.
+    fn current(folder: &Path) -> io::Result<Self> {
+        let strange = || io::Error::other("CURRENT does not name a manifest");
+        let database = folder.join("db");
+        let name = fs::read_to_string(database.join("CURRENT"))?;
+        let name = name.trim_end();
+        let number = name.strip_prefix("MANIFEST-").and_then(|number| number.parse().ok());
+        let file = File::open(database.join(name))?;
+        file.sync_data()?;
+        Ok(Self { number: number.ok_or_else(strange)?, bytes: file.metadata()?.len() })
+    }
+}
+
+impl Mark {
+    /// Refuses a manifest that is older or shorter than the one that was marked.
+    pub(crate) fn check_manifest(&self, folder: &Path) -> Result<(), BoxError> {
+        let (marked, found) = (self.manifest, Manifest::current(folder)?);
+        let lost =
+            found.number < marked.number || (found.number == marked.number && found.bytes < marked.bytes);
+        if lost {
+            return Err(format!(
+                "manifest {} has {} bytes, but manifest {} had {}: something was cut off or put back",
+                found.number, found.bytes, marked.number, marked.bytes
+            )
+            .into());
+        }
+        Ok(())
+    }
+}
 
 /// Keeps the mark up to date.
 #[derive(Debug)]
@@ -32,7 +81,7 @@ impl HeadMark {
     }
 
     /// What the mark says; `None` where there is none.
-    pub(crate) fn read(folder: &Path) -> Result<Option<Revision>, BoxError> {
+    pub(crate) fn read(folder: &Path) -> Result<Option<Mark>, BoxError> {
         match fs::read(folder.join(FILE)) {
             Ok(bytes) => Ok(Some(parse(&bytes)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -42,7 +91,8 @@ impl HeadMark {
 
     /// Writes the mark. `revision` must be on disk already.
     pub(crate) fn write(folder: &Path, revision: Revision) -> io::Result<()> {
-        folder::replace(folder, FILE, &text(revision))
+        let mark = Mark { revision, manifest: Manifest::current(folder)? };
+        folder::replace(folder, FILE, &text(mark))
     }
 
     /// Notes that the store has come to `revision`, and has synced it.
@@ -86,20 +136,24 @@ impl HeadMark {
     }
 }
 
-fn text(revision: Revision) -> String {
-    let line = format!("revision {revision}");
+fn text(Mark { revision, manifest }: Mark) -> String {
+    let line = format!("revision {revision} manifest {} {}", manifest.number, manifest.bytes);
     format!("{line} crc32c {:08x}\n", crc32c::crc32c(line.as_bytes()))
 }
 
-fn parse(bytes: &[u8]) -> Result<Revision, BoxError> {
-    let revision = std::str::from_utf8(bytes)
-        .ok()
-        .and_then(|text| text.strip_prefix("revision "))
-        .and_then(|rest| rest.split_once(' '))
-        .and_then(|(number, _)| number.parse().ok())
-        .map(Revision);
-    match revision {
-        Some(revision) if text(revision).as_bytes() == bytes => Ok(revision),
+fn parse(bytes: &[u8]) -> Result<Mark, BoxError> {
+    let words = |text: &str| {
+        let mut words = text.split(' ');
+        let mut number = |name: &str| -> Option<u64> {
+            (name.is_empty() || words.next()? == name).then_some(())?;
+            words.next()?.parse().ok()
+        };
+        let revision = Revision(number("revision")?);
+        let manifest = Manifest { number: number("manifest")?, bytes: number("")? };
+        Some(Mark { revision, manifest })
+    };
+    match std::str::from_utf8(bytes).ok().and_then(words) {
+        Some(mark) if text(mark).as_bytes() == bytes => Ok(mark),
         _ => Err("the head mark (HEAD) is damaged".into()),
     }
 }
@@ -110,8 +164,9 @@ mod tests {
 
     #[test]
     fn a_mark_with_any_bit_flipped_is_refused() {
-        let mark = text(Revision(1842)).into_bytes();
-        assert_eq!(parse(&mark).unwrap(), Revision(1842));
+        let meant = Mark { revision: Revision(1842), manifest: Manifest { number: 15, bytes: 281 } };
+        let mark = text(meant).into_bytes();
+        assert_eq!(parse(&mark).unwrap(), meant);
         for bit in 0..mark.len() * 8 {
             let mut flipped = mark.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
@@ -123,6 +178,9 @@ mod tests {
     #[test]
     fn a_mark_is_due_a_second_after_the_first_commit_it_lacks() {
         let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("db")).unwrap();
+        fs::write(folder.path().join("db/CURRENT"), "MANIFEST-000004\n").unwrap();
+        fs::write(folder.path().join("db/MANIFEST-000004"), "made up").unwrap();
         let start = Instant::now();
         let mut head = HeadMark::new(folder.path(), Revision(0));
         assert_eq!(head.due(), None);
@@ -132,7 +190,29 @@ mod tests {
         head.tick(Revision(2), start + MARK_EVERY / 2);
         assert_eq!(HeadMark::read(folder.path()).unwrap(), None);
         head.tick(Revision(2), start + MARK_EVERY);
-        assert_eq!(HeadMark::read(folder.path()).unwrap(), Some(Revision(2)));
+        let mark = HeadMark::read(folder.path()).unwrap().unwrap();
+        assert_eq!(mark.revision, Revision(2));
+        assert_eq!(mark.manifest, Manifest { number: 4, bytes: 7 });
         assert_eq!(head.due(), None);
+    }
+
+    #[test]
+    fn a_manifest_may_grow_and_be_followed_by_another() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("db")).unwrap();
+        let set = |number: u64, bytes: usize| {
+            let name = format!("MANIFEST-{number:06}");
+            fs::write(folder.path().join("db").join(&name), vec![0; bytes]).unwrap();
+            fs::write(folder.path().join("db/CURRENT"), format!("{name}\n")).unwrap();
+        };
+        set(10, 200);
+        HeadMark::write(folder.path(), Revision(1)).unwrap();
+        let mark = HeadMark::read(folder.path()).unwrap().unwrap();
+        for (number, bytes, good) in
+            [(10, 200, true), (10, 300, true), (15, 20, true), (10, 199, false), (9, 900, false)]
+        {
+            set(number, bytes);
+            assert_eq!(mark.check_manifest(folder.path()).is_ok(), good, "{number} {bytes}");
+        }
     }
 }

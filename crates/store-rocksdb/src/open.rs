@@ -110,13 +110,11 @@ impl Opened {
         let corrupt = |source| OpenError::Corrupt { path: path.to_owned(), source };
         let io = |source| OpenError::Io { path: path.to_owned(), source };
 
-        let db =
-            DB::open(&database_options(folder.state()), folder.database()).map_err(|error| {
-                match error.kind() {
-                    rocksdb::ErrorKind::IOError => io(io::Error::other(error)),
-                    _ => corrupt(error.into()),
-                }
-            })?;
+        if folder.state() == State::Ready && !options.accept_rollback {
+            inspect(&folder)?;
+        }
+        let db = DB::open(&database_options(folder.state()), folder.database())
+            .map_err(|error| not_opened(path, error))?;
         if folder.state() == State::New {
             let mut durable = WriteOptions::default();
             durable.set_sync(true);
@@ -127,24 +125,46 @@ impl Opened {
         }
 
         let (revision, last_lease) = read_head(&db).map_err(corrupt)?;
-        let marked = match HeadMark::read(path) {
-            Ok(Some(marked)) if marked <= revision => marked,
-            Ok(Some(marked)) if !options.accept_rollback => {
-                return Err(OpenError::RolledBack { path: path.to_owned(), stands: revision, marked });
-            }
-            Ok(None) if !options.accept_rollback => {
-                return Err(corrupt("the head mark (HEAD) is missing".into()));
-            }
-            Err(error) if !options.accept_rollback => return Err(corrupt(error)),
-            Ok(_) | Err(_) => {
+        if folder.state() == State::Ready {
+            let good = |mark: Option<crate::head::Mark>| mark.is_some_and(|mark| mark.revision <= revision);
+            if !HeadMark::read(path).is_ok_and(good) {
                 tracing::warn!(folder = %path.display(), %revision, "going on without what the head mark tells");
-                HeadMark::write(path, revision).map_err(io)?;
-                revision
             }
-        };
+        }
+        // Also when the revision is the one that was marked: the manifest is another since now.
+        HeadMark::write(path, revision).map_err(io)?;
         let leases = read_leases(&db, Instant::now()).map_err(corrupt)?;
-        let head = HeadMark::new(path, marked);
+        let head = HeadMark::new(path, revision);
         Ok(Self { folder, db, revision, last_lease, leases, head })
+    }
+}
+
+/// Refuses what would be refused later, without writing: RocksDB, opened to be written to, begins a new manifest
+/// and deletes the files that a damaged one no longer names. They may be what a repair needs.
+fn inspect(folder: &Folder) -> Result<(), OpenError> {
+    let path = folder.path();
+    let corrupt = |source| OpenError::Corrupt { path: path.to_owned(), source };
+    let db = DB::open_for_read_only(&database_options(State::Ready), folder.database(), false)
+        .map_err(|error| not_opened(path, error))?;
+    let (stands, _) = read_head(&db).map_err(corrupt)?;
+    let mark = HeadMark::read(path).map_err(corrupt)?;
+    let mark = mark.ok_or_else(|| corrupt("the head mark (HEAD) is missing".into()))?;
+    if mark.revision > stands {
+        return Err(OpenError::RolledBack { path: path.to_owned(), stands, marked: mark.revision });
+    }
+    mark.check_manifest(path).map_err(corrupt)?;
+    read_leases(&db, Instant::now()).map_err(corrupt)?;
+    Ok(())
+}
+
+fn not_opened(path: &Path, error: rocksdb::Error) -> OpenError {
+    // RocksDB has no kind of its own for a file that it names and that is gone.
+    let gone = error.as_ref().contains("No such file or directory");
+    match error.kind() {
+        rocksdb::ErrorKind::IOError if !gone => {
+            OpenError::Io { path: path.to_owned(), source: io::Error::other(error) }
+        }
+        _ => OpenError::Corrupt { path: path.to_owned(), source: error.into() },
     }
 }
 
