@@ -103,6 +103,19 @@ impl<N> Ask<N> {
         Ok(caller)
     }
 
+    /// Tells whether the asker is still let in: a stream outlives the request that it began with.
+    pub(crate) fn standing(&self) -> impl Fn() -> bool + Send + Sync + use<N> {
+        let control = Arc::clone(&self.state.control);
+        let key = match &self.asked.asker {
+            Asker::Operator => None,
+            Asker::Key(principal) => Some(principal.key),
+        };
+        move || {
+            let view = control.state();
+            key.is_none_or(|key| view.state.key(key).is_some_and(|key| key.is_good(control.now())))
+        }
+    }
+
     /// Waits for the position that the caller has seen elsewhere, but not for long.
     pub(crate) async fn wait(&self, log: LogName, at: Option<&str>) -> Result<(), Problem> {
         let Some(text) = at else { return Ok(()) };
@@ -192,6 +205,7 @@ pub(crate) fn unauthenticated() -> Problem {
 /// 401: the key opens nothing. Why is told to the log only.
 pub(crate) fn refused() -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, "auth.refused", "this API key is not good")
+        .hint("it is mistyped, revoked, expired or of another server; the first key is in `admin.key` in the data folder")
 }
 
 /// The token of a request. `None`: it shows none.

@@ -103,8 +103,11 @@ impl Control {
             last_used: Mutex::default(),
             closing,
         });
-        if control.options.serving {
-            control.start(tasks).await.map_err(OpenError::Start)?;
+        if control.options.serving
+            && let Err(error) = control.start(tasks).await
+        {
+            control.end().await;
+            return Err(OpenError::Start(error));
         }
         Ok(control)
     }
@@ -254,6 +257,11 @@ impl Control {
                 tracing::warn!(%error, "the stop of the node is not recorded");
             }
         }
+        self.end().await;
+    }
+
+    /// Closes what [`Control::open`] has opened.
+    async fn end(&self) {
         self.closing.cancel();
         self.logs.activity.close().await;
         self.logs.control.close().await;

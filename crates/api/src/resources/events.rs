@@ -12,7 +12,7 @@ use poem_openapi::registry::{MetaMediaType, MetaResponses, Registry};
 use poem_openapi::types::{Any, Example, Type};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde_json::Value;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use underpass_control::Control;
 use underpass_domain::{LogName, LogPosition, Position, StreamId, registry};
@@ -299,13 +299,16 @@ async fn page(
 struct Following {
     follower: Follower,
     filter: Filter,
+    /// Whether whoever follows is still let in, and what tells that it may have changed.
+    standing: Box<dyn Fn() -> bool + Send + Sync>,
+    changes: watch::Receiver<Position>,
     draining: CancellationToken,
     greeted: bool,
     _permit: OwnedSemaphorePermit,
 }
 
-/// Every event after the cursor that is asked for, once and in order, until the node drains or the log can't be
-/// read; the client then comes back with `Last-Event-ID`.
+/// Every event after the cursor that is asked for, once and in order, until the node drains, the log can't be
+/// read or the key is taken back; the client then comes back with `Last-Event-ID`.
 fn follow(following: Following) -> impl Stream<Item = Event> + Send {
     stream::unfold(following, |mut at| async move {
         if !at.greeted {
@@ -315,8 +318,13 @@ fn follow(following: Following) -> impl Stream<Item = Event> + Send {
         loop {
             let next = tokio::select! {
                 () = at.draining.cancelled() => return None,
-                next = at.follower.next() => next,
+                Ok(()) = at.changes.changed() => None,
+                next = at.follower.next() => Some(next),
             };
+            if !(at.standing)() {
+                return None;
+            }
+            let Some(next) = next else { continue };
             match next {
                 Ok(event) if at.filter.wants(&event) => {
                     let body = EventBody::from(&event);
@@ -387,7 +395,9 @@ impl Events {
             LogName::Activity => control.activity_log().follow(after),
         };
         let draining = ask.state.draining.clone();
-        let following = Following { follower, filter, draining, greeted: false, _permit: permit };
+        let (standing, changes) = (Box::new(ask.standing()), control.changes());
+        let following =
+            Following { follower, filter, standing, changes, draining, greeted: false, _permit: permit };
         Ok(EventsAnswer::Stream(SSE::new(self::follow(following)).keep_alive(KEEP_ALIVE)))
     }
 }

@@ -6,8 +6,8 @@ use poem_openapi::types::{Example, MaybeUndefined};
 use poem_openapi::{Enum, Object};
 use underpass_control::NewMapping;
 use underpass_domain::{
-    ClientId, ControlState, Ingress, IngressRequest, Mapping, MappingOptions, MappingStatus, Seal, Target,
-    Timestamp, Usage,
+    ClientId, ControlState, Ingress, IngressRequest, Mapping, MappingOptions, MappingStatus, OptionsChange,
+    Seal, Target, Timestamp, Usage,
 };
 
 use super::example;
@@ -436,27 +436,27 @@ impl Example for ChangeMapping {
 }
 
 impl ChangeMapping {
-    pub(super) fn options(&self, old: &MappingOptions) -> Result<Option<MappingOptions>, Problem> {
-        let mut new = old.clone();
-        if let Some(seal) = self.seal {
-            new.seal = seal.into();
-        }
-        update(&mut new.max_connections, &self.max_connections);
-        update(&mut new.idle_timeout_s, &self.idle_timeout_s);
-        match &self.expires_at {
-            MaybeUndefined::Undefined => {}
-            MaybeUndefined::Null => new.expires_at = None,
-            MaybeUndefined::Value(text) => new.expires_at = Some(parse::<Timestamp>("expires_at", text)?),
-        }
-        Ok((new != *old).then_some(new))
+    pub(super) fn options(&self) -> Result<OptionsChange, Problem> {
+        let expires_at = match &self.expires_at {
+            MaybeUndefined::Undefined => None,
+            MaybeUndefined::Null => Some(None),
+            MaybeUndefined::Value(text) => Some(Some(parse::<Timestamp>("expires_at", text)?)),
+        };
+        Ok(OptionsChange {
+            seal: self.seal.map(Seal::from),
+            max_connections: changed(&self.max_connections),
+            idle_timeout_s: changed(&self.idle_timeout_s),
+            expires_at,
+        })
     }
 }
 
 /// What is absent stays; `null` takes it away.
-fn update<T: Copy>(option: &mut Option<T>, field: &MaybeUndefined<T>) {
+#[expect(clippy::option_option, reason = "absent, `null` and a value are three things")]
+fn changed<T: Copy>(field: &MaybeUndefined<T>) -> Option<Option<T>> {
     match field {
-        MaybeUndefined::Undefined => {}
-        MaybeUndefined::Null => *option = None,
-        MaybeUndefined::Value(value) => *option = Some(*value),
+        MaybeUndefined::Undefined => None,
+        MaybeUndefined::Null => Some(None),
+        MaybeUndefined::Value(value) => Some(Some(*value)),
     }
 }

@@ -157,7 +157,7 @@ impl Mappings {
         if_match: Header<Option<String>>,
     ) -> Result<Found<MappingBody>, WriteFailure> {
         apply(&ask, &mapping.0, idempotency_key.0.as_deref(), if_match.0.as_deref(), |before| {
-            let options = body.0.options(&before.options)?;
+            let options = body.0.options()?;
             let target = body.0.target.as_ref().map(|text| Target::parse(before.target.client, text));
             let target = target.transpose().map_err(|error| Problem::invalid("target", error.to_string()))?;
             Ok(ControlCommand::ChangeMapping {

@@ -169,3 +169,25 @@ async fn a_log_is_verified_and_replayed_as_of_a_position_or_a_time() {
     drop(all);
     api.rig.close().await;
 }
+
+#[tokio::test]
+async fn a_stream_ends_with_the_key_that_it_was_asked_for_with() {
+    let api = Api::open().await;
+    let key = api.post("/v1/keys", json!({ "scopes": ["audit"] })).await.is(201);
+    let head = usize::try_from(api.state.control.state().position.0).unwrap();
+    let bearer = format!("Bearer {}", key.json["token"].as_str().unwrap());
+    let headers = [("authorization", bearer.as_str())];
+    let response = api.ask_with(Method::GET, "/v1/events?follow=true", &headers, None).await;
+    let messages = response.sse_stream().filter(|event| {
+        let message = matches!(event, Event::Message { .. });
+        async move { message }
+    });
+    let mut stream = std::pin::pin!(messages);
+    for _ in 0..head {
+        stream.next().await.unwrap();
+    }
+    api.delete(key.header("location")).await.is(200);
+    let rest = tokio::time::timeout(std::time::Duration::from_secs(10), stream.next()).await;
+    assert_eq!(rest.unwrap(), None, "not even the revocation is shown");
+    api.rig.close().await;
+}

@@ -95,6 +95,16 @@ async fn a_repeat_under_one_idempotency_key_is_the_same_request() {
         assert_eq!(again.json["id"], first.json["id"]);
         wanted["target"] = json!("5000");
         post(&wanted).await.refuses(409, "command.reused");
+
+        // What a change comes to depends on what is there; what was asked for doesn't.
+        let path = format!("/v1/mappings/{}", first.json["id"].as_str().unwrap());
+        let headers = [("idempotency-key", format!("{key}, a change"))];
+        let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let fewer = json!({ "max_connections": 5 });
+        for _ in 0..2 {
+            let changed = api.ask(Method::PATCH, &path, &headers, Some(&fewer)).await.is(200);
+            assert_eq!((&changed.json["max_connections"], &changed.json["version"]), (&json!(5), &json!(2)));
+        }
     }
     assert_eq!(api.get("/v1/mappings").await.json["items"].as_array().unwrap().len(), 2);
 

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use underpass_domain::testing::ManualClock;
+use tokio_util::sync::CancellationToken;
+use underpass_domain::testing::{ManualClock, SeededRandom};
 use underpass_domain::{ActivityCommand, ClientId, ControlCommand, NodeId, SessionId};
 use underpass_store::testkit::faulty::Slow;
 use underpass_store::{ExpirableStore, Key, KvStore, MemoryStore};
+use underpass_tasks::{Drained, Tasks};
 
 use crate::lease::node_key;
 use crate::testkit::{NODE, Rig, until};
-use crate::{Caller, ControlOptions, Enrolment, LEASE_TTL_DEFAULT};
+use crate::{Caller, Control, ControlOptions, Enrolment, LEASE_TTL_DEFAULT, OpenError};
 
 async fn open_session(rig: &Rig, client: ClientId) -> SessionId {
     let session = rig.control.new_session_id().unwrap();
@@ -174,4 +176,17 @@ async fn an_announcement_that_is_given_up_halfway_leaves_nothing_behind() {
         assert_eq!(left, None, "after {patience} ms");
     }
     rig.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_fails_late_leaves_nothing_running_and_no_lease() {
+    let store = Arc::new(MemoryStore::new());
+    // No line: the log refuses it, after everything else is up.
+    let options = ControlOptions::new(NODE, "two\nlines");
+    let tasks = Tasks::new("control", CancellationToken::new());
+    let (clock, random) = (Arc::new(ManualClock::default()), Arc::new(SeededRandom::new(1)));
+    let opened = Control::open(store.clone(), options, clock, random, &tasks).await;
+    assert!(matches!(opened, Err(OpenError::Start(_))), "{opened:?}");
+    assert!(store.get(&node_key(NODE)).await.unwrap().is_none(), "the lease was given back");
+    assert_eq!(tasks.drain(Duration::from_secs(1)).await, Drained::Clean);
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use super::model::{MappingOptions, Scope, Target};
+use super::model::{MappingOptions, OptionsChange, Scope, Target};
 use crate::ids::{ClientId, CodeId, InviteId, KeyId, MappingId, NodeId, UserId};
 use crate::text::{Digest32, PublicKey};
 use crate::time::Timestamp;
@@ -103,7 +103,8 @@ pub enum ControlCommand {
         /// (unnamed: the same target address) is taken as the one meant. What differs is changed.
         adopt: bool,
     },
-    /// Change a mapping. `None`: as it is.
+    /// Change a mapping. `None`: as it is. What is asked for is said, not what comes of it: a repeat is told
+    /// by its content, and the mapping may have changed since.
     ChangeMapping {
         /// The mapping.
         mapping: MappingId,
@@ -111,8 +112,8 @@ pub enum ControlCommand {
         name: Option<String>,
         /// What the target client dials.
         target_address: Option<String>,
-        /// All its options.
-        options: Option<MappingOptions>,
+        /// Its options.
+        options: OptionsChange,
     },
     /// Serve a disabled mapping again.
     EnableMapping {

@@ -12,7 +12,7 @@ mod tests;
 pub use command::{ControlCommand, IngressRequest};
 pub use model::{
     ApiKey, Client, ClientStatus, Code, CodeStatus, Ingress, Invite, InviteStatus, Mapping, MappingOptions,
-    MappingStatus, Node, Scope, Seal, Target,
+    MappingStatus, Node, OptionsChange, Scope, Seal, Target,
 };
 pub use refusal::{Quota, Refusal, RefusalClass};
 pub use state::ControlState;

@@ -183,6 +183,32 @@ pub struct MappingOptions {
     pub expires_at: Option<Timestamp>,
 }
 
+/// A change of [`MappingOptions`], made to what they are when it is decided: two changes of two options can't
+/// undo each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct OptionsChange {
+    /// Whether tunnels are sealed. `None`: as it is.
+    pub seal: Option<Seal>,
+    /// Connections at a time. `None`: as it is; `Some(None)`: as many as the server allows.
+    pub max_connections: Option<Option<u32>>,
+    /// Seconds without a byte. `None`: as it is; `Some(None)`: as the server has it.
+    pub idle_timeout_s: Option<Option<u32>>,
+    /// When the mapping ends. `None`: as it is; `Some(None)`: never.
+    pub expires_at: Option<Option<Timestamp>>,
+}
+
+impl OptionsChange {
+    /// The options after the change.
+    pub fn of(&self, old: &MappingOptions) -> MappingOptions {
+        MappingOptions {
+            seal: self.seal.unwrap_or(old.seal),
+            max_connections: self.max_connections.unwrap_or(old.max_connections),
+            idle_timeout_s: self.idle_timeout_s.unwrap_or(old.idle_timeout_s),
+            expires_at: self.expires_at.unwrap_or(old.expires_at),
+        }
+    }
+}
+
 /// A connection code: one client offers one target to whoever redeems it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Code {

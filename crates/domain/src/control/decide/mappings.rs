@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{Case, Decision, checked_name, within};
 use crate::address::{normalise_address, port_of};
-use crate::control::model::{Ingress, Mapping, MappingOptions, MappingStatus, Target};
+use crate::control::model::{Ingress, Mapping, MappingOptions, MappingStatus, OptionsChange, Target};
 use crate::control::{IngressRequest, Quota, Refusal};
 use crate::events::v1;
 use crate::ids::{ClientId, MappingId, UserId};
@@ -110,7 +110,7 @@ impl<'a> Case<'a> {
         id: MappingId,
         name: Option<&str>,
         target_address: Option<&str>,
-        options: Option<&MappingOptions>,
+        options: &OptionsChange,
     ) -> Result<Decision, Refusal> {
         let mapping = self.living_mapping(id)?;
         let name = match name {
@@ -123,11 +123,11 @@ impl<'a> Case<'a> {
             Some(address) => checked_address("target_address", address)?,
             None => mapping.target.address.clone(),
         };
-        if let Some(options) = options.filter(|options| **options != mapping.options) {
-            self.check_options(options)?;
+        let options = options.of(&mapping.options);
+        if options != mapping.options {
+            self.check_options(&options)?;
         }
-        let options = options.unwrap_or(&mapping.options);
-        Ok(changed(mapping, name, mapping.ingress, address, options))
+        Ok(changed(mapping, name, mapping.ingress, address, &options))
     }
 
     pub(super) fn enable_mapping(&self, id: MappingId) -> Result<Decision, Refusal> {

@@ -60,7 +60,7 @@ pub(super) fn decide(state: &ControlState, meta: &Meta, command: &Command) -> Re
                 adopt: *adopt,
             }),
         Command::ChangeMapping { mapping, name, target_address, options } => {
-            case.change_mapping(*mapping, name.as_deref(), target_address.as_deref(), options.as_ref())
+            case.change_mapping(*mapping, name.as_deref(), target_address.as_deref(), options)
         }
         Command::EnableMapping { mapping } => case.enable_mapping(*mapping),
         Command::DisableMapping { mapping } => case.disable_mapping(*mapping),

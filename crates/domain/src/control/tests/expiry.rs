@@ -86,7 +86,7 @@ fn a_changed_end_is_the_one_that_counts() {
         mapping: mapping(1),
         name: None,
         target_address: None,
-        options: Some(MappingOptions { expires_at, ..MappingOptions::default() }),
+        options: OptionsChange { expires_at: Some(expires_at), ..OptionsChange::default() },
     };
     story.done(acting(1), change(Some(START.plus(2 * MINUTE))));
     assert_eq!(story.state.next_deadline(), Some(START.plus(2 * MINUTE)));

@@ -152,7 +152,7 @@ fn a_foreign_client_may_not_touch_a_mapping() {
         mapping: mapping(1),
         name: Some("mine".into()),
         target_address: None,
-        options: None,
+        options: OptionsChange::default(),
     };
     for command in [
         remove(1),
@@ -175,7 +175,7 @@ fn a_listener_may_give_a_mapping_up_but_not_extend_it() {
         mapping: mapping(1),
         name: None,
         target_address: None,
-        options: Some(MappingOptions::default()),
+        options: OptionsChange { expires_at: Some(None), ..OptionsChange::default() },
     };
     story.when(acting(2), forever).then_refused("forbidden");
     story.when(acting(2), ControlCommand::EnableMapping { mapping: mapping(1) }).then_refused("forbidden");
@@ -231,7 +231,7 @@ fn a_change_leaves_the_rest_as_it_is() {
         mapping: mapping(1),
         name: name.map(Into::into),
         target_address: address.map(Into::into),
-        options: None,
+        options: OptionsChange::default(),
     };
     story.when(acting(1), change(Some("api"), None)).then_refused("name.taken");
     story.when(acting(1), change(Some("web"), Some("3000"))).then_already(mapping(1));
@@ -241,6 +241,29 @@ fn a_change_leaves_the_rest_as_it_is() {
     assert_eq!(changed.target.address, "127.0.0.1:3000");
     assert!(story.state.mapping_by_name(client(1), "web").is_none(), "the old name is free");
     story.when(acting(1), change(None, Some("nowhere"))).then_refused("invalid");
+}
+
+/// Both were asked for by somebody who had seen neither.
+#[test]
+fn two_changes_of_two_options_both_last() {
+    let mut story = Story::with_clients(1);
+    story.done(acting(1), expose(1, 1, Some("web"), None));
+    let change = |options| ControlCommand::ChangeMapping {
+        mapping: mapping(1),
+        name: None,
+        target_address: None,
+        options,
+    };
+    let few = OptionsChange { max_connections: Some(Some(5)), ..OptionsChange::default() };
+    let open = OptionsChange { seal: Some(Seal::Off), ..OptionsChange::default() };
+    story.when(acting(1), change(few.clone())).then(&["mapping.changed"]);
+    story.when(acting(1), change(open)).then(&["mapping.changed"]);
+    let wanted = MappingOptions { seal: Seal::Off, max_connections: Some(5), ..MappingOptions::default() };
+    assert_eq!(of(&story, 1).options, wanted);
+    story.when(acting(1), change(few)).then_already(mapping(1));
+    let any = OptionsChange { max_connections: Some(None), ..OptionsChange::default() };
+    story.done(acting(1), change(any));
+    assert_eq!(of(&story, 1).options, MappingOptions { max_connections: None, ..wanted });
 }
 
 #[test]

@@ -64,8 +64,10 @@ impl Step {
                 mapping: mapping(b),
                 name,
                 target_address: flag.then(|| (1000 + u16::from(a)).to_string()),
-                options: (!flag)
-                    .then(|| MappingOptions { max_connections: Some(a.into()), ..MappingOptions::default() }),
+                options: OptionsChange {
+                    max_connections: (!flag).then_some(Some(a.into())),
+                    ..OptionsChange::default()
+                },
             },
             8 if flag => ControlCommand::EnableMapping { mapping: mapping(b) },
             8 => ControlCommand::DisableMapping { mapping: mapping(b) },
