@@ -66,11 +66,26 @@ impl CliError {
         Self::new(Exit::Failed, "io", format!("{doing}: {error}"))
     }
 
+    /// What to do: what the error's author said, else what helps with errors of its kind.
+    fn advice(&self) -> &str {
+        match (&self.hint, self.exit) {
+            (Some(hint), _) => hint,
+            (None, Exit::Failed) => {
+                "run it again with `--log debug` to see more; docs/errors explains the code"
+            }
+            (None, Exit::Usage) => "see `underpass --help`",
+            (None, Exit::Refused) => "docs/errors explains the code and what can be done",
+            (None, Exit::NotFound) => "check the id or name; `underpass ls` lists what there is",
+            (None, Exit::Unreachable) => "check the address, the network and that the server runs",
+            (None, Exit::Credentials) => "check that the key or state folder belongs to this server",
+        }
+    }
+
     /// Prints it to standard error.
     pub fn print(&self, format: Format) {
+        let hint = self.advice();
         match format {
             Format::Json => {
-                let hint = self.hint.as_deref().unwrap_or_default();
                 eprintln!(
                     "{}",
                     json!({"event": "error", "code": self.code, "message": self.message, "hint": hint})
@@ -78,9 +93,7 @@ impl CliError {
             }
             Format::Text => {
                 eprintln!("error: {} ({})", self.message, self.code);
-                if let Some(hint) = &self.hint {
-                    eprintln!("  hint: {hint}");
-                }
+                eprintln!("  hint: {hint}");
             }
         }
     }

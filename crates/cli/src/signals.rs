@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first asks for an orderly end, the second ends at once.
+//! SIGINT, SIGTERM and SIGHUP (the terminal is gone): the first asks for an orderly end, the second ends at once.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ pub fn stop_token() -> Result<CancellationToken, CliError> {
     let install = |kind| signal(kind).map_err(|error| CliError::io("installing signal handlers", &error));
     let mut interrupt = install(SignalKind::interrupt())?;
     let mut terminate = install(SignalKind::terminate())?;
+    let mut hangup = install(SignalKind::hangup())?;
     let token = CancellationToken::new();
     let first = token.clone();
     #[expect(
@@ -27,6 +28,7 @@ pub fn stop_token() -> Result<CancellationToken, CliError> {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
             }
             if nth > 0 {
                 std::process::exit(ENDED_BY_SIGNAL);

@@ -15,10 +15,15 @@ use underpass_control::InviteSecret;
 use underpass_tasks::Tasks;
 use underpass_wire::token::Invite;
 
+use crate::bounded::{Bounded, CONNECTIONS_MAX};
 use crate::error::StartError;
 
 /// How long requests that run may go on when the node stops.
 const REQUESTS_GRACE: Duration = Duration::from_secs(2);
+
+/// How long a connection may be silent before it is closed, once no request runs on it. Event streams say
+/// something more often.
+const IDLE_MAX: Duration = Duration::from_mins(2);
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -86,7 +91,8 @@ where
     E: Endpoint + 'static,
 {
     tasks.spawn_essential(name, |stop| async move {
-        Server::new_with_acceptor(acceptor)
+        Server::new_with_acceptor(Bounded::new(acceptor, CONNECTIONS_MAX))
+            .idle_timeout(IDLE_MAX)
             .run_with_graceful_shutdown(app, stop.cancelled(), Some(REQUESTS_GRACE))
             .await
     });

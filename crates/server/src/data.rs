@@ -137,9 +137,9 @@ impl DataFolder {
     /// Nothing is changed in a folder that is refused.
     pub fn open(path: &Path, create: bool) -> Result<Self, DataError> {
         match std::fs::metadata(path) {
-            Ok(_) => check_mode(path, 0o700)?,
+            Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
-                DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at(path))?;
+                make_folder(path).map_err(at(path))?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(DataError::Missing(path.to_owned()));
@@ -160,8 +160,10 @@ impl DataFolder {
             Some(_) => return Err(DataError::Foreign(path.to_owned())),
             None => {
                 let mut entries = std::fs::read_dir(path).map_err(at(path))?;
-                // A start that was cut off before the marker was written leaves at most the lock.
-                if entries.any(|entry| entry.map_or(true, |entry| entry.file_name() != "lock")) {
+                // A start that was cut off before the marker was written leaves at most the lock and a draft of
+                // the marker.
+                let ours = |name: std::ffi::OsString| name == "lock" || name == "UNDERPASS.new";
+                if entries.any(|entry| entry.map_or(true, |entry| !ours(entry.file_name()))) {
                     return Err(DataError::Foreign(path.to_owned()));
                 }
                 if !create {
@@ -169,6 +171,8 @@ impl DataFolder {
                 }
             }
         }
+        // Only of a folder that is ours: nobody is told to change the mode of another.
+        check_mode(path, 0o700)?;
         let lock_path = path.join("lock");
         let lock = OpenOptions::new()
             .create(true)
@@ -235,6 +239,9 @@ impl DataFolder {
                 Ok(StaticKey::from_bytes(*bytes)?)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if self.join("store").exists() {
+                    tracing::error!(path = %path.display(), "the link key is missing: a new one is made, and clients that joined before must be invited anew");
+                }
                 let mut bytes = Zeroizing::new([0; 32]);
                 random.fill(&mut *bytes)?;
                 let line = Zeroizing::new(format!("{LINK_KEY_PREFIX}{}\n", BASE64URL_NOPAD.encode(&*bytes)));
@@ -312,10 +319,25 @@ fn check_mode(path: &Path, wanted: u32) -> Result<(), DataError> {
     Ok(())
 }
 
+/// What is no text reads as an empty one: none of the small files may be that.
 fn read_small(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(SMALL_FILE_BYTES_MAX).read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    File::open(path)?.take(SMALL_FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8(bytes).unwrap_or_else(|error| {
+        drop(Zeroizing::new(error.into_bytes()));
+        String::new()
+    }))
+}
+
+/// Makes a folder, and the ones it is in, so that it is still there after a crash of the machine.
+fn make_folder(path: &Path) -> io::Result<()> {
+    let missing: Vec<_> = path.ancestors().take_while(|folder| !folder.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    for folder in missing {
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Writes a file so that it is there whole, with its final mode, or not at all.
@@ -376,6 +398,28 @@ mod tests {
     }
 
     #[test]
+    fn a_foreign_folder_is_called_that_whatever_its_mode() {
+        let (_parent, path) = folder();
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(path.join("thesis.txt"), "mine").unwrap();
+        assert_eq!(DataFolder::open(&path, true).unwrap_err().code(), "data.foreign");
+        std::fs::write(path.join("UNDERPASS"), [0xff, 0xfe]).unwrap();
+        assert_eq!(DataFolder::open(&path, true).unwrap_err().code(), "data.foreign");
+    }
+
+    #[test]
+    fn a_first_start_that_was_cut_off_is_begun_again() {
+        let (_parent, path) = folder();
+        make_folder(&path).unwrap();
+        std::fs::write(path.join("lock"), "").unwrap();
+        std::fs::write(path.join("UNDERPASS.new"), &MARKER[..4]).unwrap();
+        drop(DataFolder::open(&path, true).unwrap());
+        assert_eq!(std::fs::read_to_string(path.join("UNDERPASS")).unwrap(), MARKER);
+        assert!(!path.join("UNDERPASS.new").exists());
+    }
+
+    #[test]
     fn a_newer_folder_is_refused() {
         let (_parent, path) = folder();
         drop(DataFolder::open(&path, true).unwrap());
@@ -419,6 +463,8 @@ mod tests {
             std::fs::write(&file, weak).unwrap();
             assert_eq!(data.link_key(&random).unwrap_err().code(), "data.bad_key", "{weak:?}");
         }
+        std::fs::write(&file, [0xff; 60]).unwrap();
+        assert_eq!(data.link_key(&random).unwrap_err().code(), "data.bad_key", "no text");
         drop(data);
         std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
         assert!(matches!(DataFolder::open(&path, true), Err(DataError::Mode { .. })));

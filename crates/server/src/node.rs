@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use underpass_api::{Access, ApiState, InviteLine};
-use underpass_control::{Caller, Control, ControlOptions};
+use underpass_control::{Caller, Control, ControlError, ControlOptions};
 use underpass_domain::{Clock, NodeId, Random};
 use underpass_gateway::{Gateway, GatewayOptions};
 use underpass_ingress::Ingress;
@@ -54,7 +54,7 @@ pub struct Ready {
     pub api: SocketAddr,
     /// The backend's name.
     pub store: &'static str,
-    /// A fresh invite; `None` when enrolment is closed.
+    /// A fresh invite; `None` when enrolment is closed, or so many are open that there is no further one.
     pub invite: Option<String>,
     /// How long it can be used.
     pub invite_ttl: Duration,
@@ -103,7 +103,16 @@ impl Node {
         let fatal = CancellationToken::new();
         let log = Tasks::new("log", fatal.clone());
         let options = control_options(config, node);
-        let control = Control::open(backend.store(), options, clock, Arc::clone(&random), &log).await?;
+        let opened = Control::open(backend.store(), options, clock, Arc::clone(&random), &log).await;
+        let control = match opened {
+            Ok(control) => control,
+            Err(error) => {
+                // What it had started by then holds the store, and so the folder.
+                let _ = log.drain(STOP_GRACE).await;
+                backend.close().await;
+                return Err(error.into());
+            }
+        };
         let (advertise, advertise_hint) = advertised(config.advertise.as_deref(), clients_address);
 
         let first = begin(config, &data, &control, &advertise, link_key.public()).await;
@@ -241,8 +250,15 @@ async fn begin(
         Enrolment::Closed => None,
         Enrolment::Open | Enrolment::Invite => {
             let label = Some("printed at start".to_owned());
-            let issued = control.issue_invite(&Caller::operator(), config.invite_ttl, label).await?;
-            Some(line(&issued.secret))
+            match control.issue_invite(&Caller::operator(), config.invite_ttl, label).await {
+                Ok(issued) => Some(line(&issued.secret)),
+                // Too many are open: no reason not to serve the clients there are.
+                Err(error @ ControlError::Refused(_)) => {
+                    tracing::warn!(%error, "no invite at this start");
+                    None
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
     };
     let socket = api_server::bind_socket(&crate::control_socket(data.path()))?;

@@ -17,7 +17,7 @@ use crate::advertise::advertised;
 use crate::api_server::{self, invite_line};
 use crate::backend::Backend;
 use crate::config::StoreKind;
-use crate::data::DataFolder;
+use crate::data::{DataError, DataFolder};
 use crate::error::StartError;
 use crate::system::{SystemClock, SystemRandom};
 
@@ -61,7 +61,16 @@ impl Offline {
         }
         let random = Arc::new(SystemRandom);
         let clock = Arc::new(SystemClock);
+        // A new key would turn all clients away: not something to do in passing.
+        let key_file = data.join("link.key");
+        if !key_file.exists() {
+            let reason = "it is missing; `underpass serve` makes a new one, and clients must be invited anew";
+            return Err(DataError::BadKey { path: key_file, reason }.into());
+        }
         let link_key = data.link_key(&*random)?;
+        // What the last start said; without one there was no server that an invite could lead to.
+        let (advertise, _) = advertised(data.advertised()?.as_deref(), CLIENTS_DEFAULT);
+        let line = invite_line(vec![advertise.clone()], link_key.public())?;
         let node = data.node_id(underpass_domain::Clock::now(&*clock), &*random)?;
         let backend = Backend::open(StoreKind::RocksDb, &data.join("store")).await?;
         let fatal = CancellationToken::new();
@@ -71,13 +80,11 @@ impl Offline {
         let control = match Control::open(backend.store(), options, clock, random, &log).await {
             Ok(control) => control,
             Err(error) => {
+                let _ = log.drain(STOP_GRACE).await;
                 backend.close().await;
                 return Err(error.into());
             }
         };
-        // What the last start said; without one there was no server that an invite could lead to.
-        let (advertise, _) = advertised(data.advertised()?.as_deref(), CLIENTS_DEFAULT);
-        let line = invite_line(vec![advertise.clone()], link_key.public())?;
         let mut state = ApiState::new(Arc::clone(&control), line, CancellationToken::new());
         state.advertise = vec![advertise];
         state.server_key = link_key.public();
@@ -89,6 +96,7 @@ impl Offline {
         };
         if let Err(error) = serve() {
             control.close().await;
+            let _ = log.drain(STOP_GRACE).await;
             backend.close().await;
             return Err(error);
         }

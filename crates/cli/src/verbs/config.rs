@@ -9,8 +9,7 @@ use crate::output::Output;
 
 pub(super) fn run(verb: &ConfigVerb, output: Output) -> Result<(), CliError> {
     let (ConfigVerb::Check { config } | ConfigVerb::Show { config }) = verb;
-    let loaded =
-        load(&Sources { file: config.clone(), environment: std::env::vars().collect(), flags: Vec::new() })?;
+    let loaded = load(&Sources { file: config.clone(), environment: environment(), flags: Vec::new() })?;
     match verb {
         ConfigVerb::Check { .. } => output.line(&json!({"ok": true}), "the configuration is good"),
         ConfigVerb::Show { .. } => {
@@ -30,6 +29,12 @@ pub(super) fn run(verb: &ConfigVerb, output: Output) -> Result<(), CliError> {
             output.table(&["KEY", "VALUE", "FROM"], &rows, &values)
         }
     }
+}
+
+/// The variables of the process. One that is no text is none of ours, and no reason to stop.
+pub(super) fn environment() -> Vec<(String, String)> {
+    let text = |part: std::ffi::OsString| part.to_string_lossy().into_owned();
+    std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
 }
 
 /// Reads and checks a configuration; all its mistakes are one error.

@@ -31,7 +31,11 @@ pub(super) async fn watch(
         tokio::select! {
             () = stop.cancelled() => break Ok(()),
             event = attachment.next_event() => match event {
-                Ok(event) => print(&event, show, output)?,
+                Ok(event) => {
+                    if let Err(closed) = print(&event, show, output) {
+                        break Err(closed);
+                    }
+                }
                 Err(error) => break Err(report(error)),
             },
         }

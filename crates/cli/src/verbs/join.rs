@@ -19,7 +19,7 @@ pub(super) async fn run(args: JoinArgs, output: Output) -> Result<(), CliError> 
     let stop = signals::stop_token()?;
     let line = zeroize::Zeroizing::new(secret(&args.invite)?);
     let invite: Invite = line.parse().map_err(|error: underpass_wire::token::InviteError| {
-        CliError::chain(Exit::Refused, "invite.invalid", &error)
+        CliError::chain(Exit::Usage, "invite.invalid", &error)
             .hint("copy the whole line after `underpass join`, or ask for a new invite")
     })?;
     let state = StateDir::create(state_path(&args.state)?).map_err(report)?;

@@ -13,6 +13,9 @@ use crate::args::{LogArgs, LogVerb};
 use crate::error::{CliError, Exit};
 use crate::output::Output;
 
+/// What a replay asks for at once: the largest page there is.
+const SNAPSHOT_PAGE: u64 = 500;
+
 pub(super) async fn run(verb: LogVerb, output: Output) -> Result<(), CliError> {
     match verb {
         LogVerb::Verify { log } => verify(&log, output).await,
@@ -80,14 +83,27 @@ async fn show(
 }
 
 async fn replay(admin: &Admin, log: &LogArgs, as_of: Option<&str>, output: Output) -> Result<(), CliError> {
-    let query = match as_of {
+    let moment = match as_of {
         None => String::new(),
         Some(position) if position.bytes().all(|byte| byte.is_ascii_digit()) => {
-            format!("?position={position}")
+            format!("&position={position}")
         }
-        Some(time) => format!("?time={}", escaped(&moment(time)?)),
+        Some(time) => format!("&time={}", escaped(&moment(time)?)),
     };
-    let snapshot = admin.get(&format!("/v1/snapshots/{}{query}", log.name)).await?;
+    let path = format!("/v1/snapshots/{}?limit={SNAPSHOT_PAGE}{moment}", log.name);
+    let list = if log.name == "activity" { "sessions" } else { "mappings" };
+    let mut snapshot = admin.get(&path).await?;
+    while let Some(next) = snapshot.as_object_mut().and_then(|object| object.remove("next")) {
+        let mut page = admin.get(&format!("{path}&after={}", escaped(&plain(&next)))).await?;
+        if let (Some(Value::Array(all)), Some(Value::Array(items))) =
+            (snapshot.get_mut(list), page.get_mut(list))
+        {
+            all.append(items);
+        }
+        if let (Some(object), Some(next)) = (snapshot.as_object_mut(), page.get_mut("next")) {
+            object.insert("next".to_owned(), next.take());
+        }
+    }
     let text = serde_json::to_string_pretty(&snapshot).unwrap_or_default();
     output.line(&snapshot, &text)
 }
@@ -127,7 +143,11 @@ async fn checked(log: &LogArgs) -> Result<Value, CliError> {
             }
             Err(VerifyError::Start(StartError::Data(DataError::InUse(_)))) => {}
             Err(VerifyError::Start(error)) => return Err(start_failed(&error)),
-            Err(error) => return Err(CliError::chain(Exit::Failed, "store.failed", &error)),
+            Err(error) => {
+                return Err(CliError::chain(Exit::Failed, "store.failed", &error).hint(
+                    "check that the folder is that of a server which has run, and that its disk can be read",
+                ));
+            }
         }
     }
     let admin = Admin::reach(&log.admin).await?;

@@ -21,7 +21,12 @@ pub(super) async fn run(args: &ServeArgs, output: Output) -> Result<(), CliError
         node = Node::start(&config, Arc::new(SystemClock), Arc::new(SystemRandom)) => node.map_err(|error| start_failed(&error))?,
         () = stop.cancelled() => return Ok(()),
     };
-    announce(&node, output)?;
+    if let Err(error) = announce(&node, output) {
+        // Nobody hears where it serves, but what it has begun ends in order.
+        stop.cancel();
+        let _ = node.run(stop).await;
+        return Err(error);
+    }
     match node.run(stop).await {
         Stopped::Clean => Ok(()),
         Stopped::Failed => Err(start_failed(&StartError::Fatal)),
@@ -38,7 +43,7 @@ fn configure(args: &ServeArgs) -> Result<Config, CliError> {
     ];
     let sources = Sources {
         file: args.config.clone(),
-        environment: std::env::vars().collect(),
+        environment: super::config::environment(),
         flags: flags.into_iter().filter_map(|(key, value)| Some((key, value?))).collect(),
     };
     Ok(super::config::load(&sources)?.config)
@@ -68,7 +73,7 @@ fn announce(node: &Node, output: Output) -> Result<(), CliError> {
             let minutes = ready.invite_ttl.as_secs().div_ceil(60);
             let _ = write!(text, "\n  invite   underpass join {invite}\n           once, {minutes} min");
         }
-        None => text.push_str("\n  invite   none: enrolment is closed"),
+        None => text.push_str("\n  invite   none: enrolment is closed, or too many invites are open"),
     }
     if let Some(hint) = &ready.advertise_hint {
         let _ = write!(text, "\n  hint     {hint}");
