@@ -84,3 +84,44 @@ pub fn echoes(address: SocketAddr) -> Result<(), String> {
         Err(error) => Err(error.to_string()),
     }
 }
+
+/// Reads to the end or a failure, whatever comes first: what came.
+pub fn read_all(mut from: impl Read) -> (Vec<u8>, std::io::Result<()>) {
+    let mut all = Vec::new();
+    let ended = from.read_to_end(&mut all).map(drop);
+    (all, ended)
+}
+
+/// How a service that may be reached or not answers a caller at this address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// It echoes.
+    Answers,
+    /// The caller was accepted and reset.
+    Reset,
+    /// Nobody listens.
+    Nobody,
+}
+
+/// One caller, and how it fared. Fails the test when it is left waiting, or is told an end that was none.
+#[track_caller]
+pub fn call(address: SocketAddr) -> Reached {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset};
+    let mut stream = match dial(address) {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == ConnectionRefused => return Reached::Nobody,
+        // Between the handshake of the kernels and the first look at the socket.
+        Err(error) if error.kind() == ConnectionReset => return Reached::Reset,
+        Err(error) => panic!("{address}: {error}"),
+    };
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut answer = [0; 5];
+    match stream.write_all(b"hello").and_then(|()| stream.read_exact(&mut answer)) {
+        Ok(()) => {
+            assert_eq!(&answer, b"hello");
+            Reached::Answers
+        }
+        Err(error) if matches!(error.kind(), ConnectionReset | BrokenPipe) => Reached::Reset,
+        Err(error) => panic!("{address}: {error}"),
+    }
+}

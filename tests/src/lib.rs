@@ -8,6 +8,7 @@ pub mod process;
 pub mod server;
 pub mod services;
 pub mod tap;
+pub mod ways;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;

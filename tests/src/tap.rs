@@ -81,6 +81,7 @@ struct State {
     meddle: Mutex<Option<(Way, Meddle)>>,
     meddled: AtomicUsize,
     over: AtomicBool,
+    swallows: AtomicBool,
 }
 
 /// The proxy.
@@ -143,15 +144,17 @@ impl Tap {
     /// Bytes recorded, all together.
     pub fn recorded(&self) -> usize {
         let len = |passage: &Passage, way| passage.recorded(way).lock().unwrap().len();
-        self.passages()
-            .iter()
-            .map(|passage| len(passage, Way::ToServer) + len(passage, Way::ToClient))
-            .sum()
+        self.passages().iter().map(|passage| len(passage, Way::ToServer) + len(passage, Way::ToClient)).sum()
     }
 
     /// Meddles once with what next passes that way on a data channel, if it is [`MEDDLED_MIN`] bytes or more.
     pub fn meddle(&self, way: Way, meddle: Meddle) {
         *self.state.meddle.lock().unwrap() = Some((way, meddle));
+    }
+
+    /// From now on nothing passes: no connection is closed, new ones are accepted, and all of them are silent.
+    pub fn swallow(&self) {
+        self.state.swallows.store(true, Ordering::SeqCst);
     }
 
     /// How often it has meddled.
@@ -172,8 +175,10 @@ fn pass(state: &State, passage: &Passage, mut from: TcpStream, mut to: TcpStream
     let _ = (from.set_nodelay(true), to.set_nodelay(true));
     let mut chunk = vec![0; CHUNK];
     let mut held: Option<Vec<u8>> = None;
-    loop {
-        let Ok(read @ 1..) = from.read(&mut chunk) else { break };
+    while let Ok(read @ 1..) = from.read(&mut chunk) {
+        if state.swallows.load(Ordering::SeqCst) {
+            continue;
+        }
         let piece = &mut chunk[..read];
         {
             let mut recorded = passage.recorded(way).lock().unwrap();
@@ -213,6 +218,9 @@ fn pass(state: &State, passage: &Passage, mut from: TcpStream, mut to: TcpStream
         if written.is_err() {
             break;
         }
+    }
+    if state.swallows.load(Ordering::SeqCst) {
+        return;
     }
     // As the end came: what goes the other way may go on.
     let _ = to.shutdown(Shutdown::Write);
