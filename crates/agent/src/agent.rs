@@ -14,12 +14,13 @@ use underpass_transport::Connector;
 use crate::allow::{AllowList, TargetRange};
 use crate::core::{Core, End};
 use crate::error::AgentError;
-use crate::events::EVENTS_KEPT;
+use crate::events::{EVENTS_KEPT, Events};
 use crate::local::{self, Ownership};
 use crate::pair::Pairs;
 use crate::serving::Serving;
 use crate::share::AgentHandle;
 use crate::state::StateDir;
+use crate::sync::lock;
 
 /// After the tunnels' time of grace, what remains (link, socket) gets this long; all of it only waits.
 const CLOSING_GRACE: Duration = Duration::from_secs(2);
@@ -63,6 +64,8 @@ impl Default for Timing {
 #[derive(Debug)]
 pub struct Agent {
     handle: AgentHandle,
+    /// All events from the start on, for the first who asks: a link may stand before anybody can subscribe.
+    first_events: Mutex<Option<Events>>,
 }
 
 impl Agent {
@@ -112,8 +115,10 @@ impl Agent {
             allow: RwLock::new(allow),
             serving: Serving::new(),
             pairs,
+            opened: Mutex::default(),
         });
         let handle = AgentHandle { core: core.clone() };
+        let first_events = Mutex::new(Some(Events::new(core.events.subscribe(), core.end.subscribe())));
         own.spawn_essential("link", |stop| crate::link::keep(core.clone(), stop));
         own.spawn_essential("desired state", |stop| crate::serving::follow(core.clone(), stop));
         let (verbs, closing, jobs) = (Arc::new(handle.clone()), core.closing.clone(), own.clone());
@@ -136,7 +141,7 @@ impl Agent {
         });
         let tidied = core.clone();
         own.spawn_job("old codes", |_| async move { tidied.pairs.drop_old_codes(&tidied).await });
-        Ok(Self { handle })
+        Ok(Self { handle, first_events })
     }
 
     /// The verbs.
@@ -146,6 +151,11 @@ impl Agent {
 
     pub(crate) fn handle_ref(&self) -> &AgentHandle {
         &self.handle
+    }
+
+    /// All events from the agent's start on; once.
+    pub(crate) fn take_first_events(&self) -> Option<Events> {
+        lock(&self.first_events).take()
     }
 
     /// Waits until the agent ends by itself: its credentials were refused, another one replaced it, or it broke

@@ -15,6 +15,7 @@ use underpass_wire::noise::StaticKey;
 use crate::allow::AllowList;
 use crate::error::AgentError;
 use crate::events::AgentEvent;
+use crate::once::Once;
 use crate::pair::Pairs;
 use crate::serving::Serving;
 use crate::session::{NoAnswer, Session};
@@ -48,6 +49,8 @@ pub(crate) struct Core {
     pub(crate) allow: RwLock<AllowList>,
     pub(crate) serving: Serving,
     pub(crate) pairs: Pairs,
+    /// Tunnels whose targets were dialled lately.
+    pub(crate) opened: Mutex<Once>,
 }
 
 impl std::fmt::Debug for Core {

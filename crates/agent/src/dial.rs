@@ -32,6 +32,8 @@ const CHANNEL_WAIT: Duration = Duration::from_secs(10);
 const PAIR_WAIT: Duration = Duration::from_secs(10);
 /// A waiting channel may prove dead and a pair forgotten at the other end, once each; and then it must work.
 const ATTEMPTS_MAX: usize = 4;
+/// What is shown of the other end's words.
+const MESSAGE_CHARS_MAX: usize = 512;
 
 /// Why a caller is turned away.
 #[derive(Clone, Debug)]
@@ -142,7 +144,7 @@ async fn open(core: &Arc<Core>, served: &Arc<Served>, caller: SocketAddr) -> Res
         let session = core.session(Instant::now() + LINK_WAIT).await?;
         let wanted = served.wanted();
         let tunnel = (*core.random).array::<16>().map_err(|_| AgentError::Random)?;
-        let keys = if wanted.sealed {
+        let keys = if core.pairs.must_seal(&wanted) {
             Some(core.pairs.listen_keys(core, &wanted, &tunnel, Instant::now() + PAIR_WAIT).await?)
         } else {
             None
@@ -262,7 +264,9 @@ fn failed_attempt(failed: &Failed) -> Attempt {
         FailReason::Unsealable => ("pair.unknown", "the other end does not know the keys of this pair"),
         FailReason::Unspecified => ("tunnel.failed", "the tunnel could not be opened"),
     };
-    let message = if failed.message.is_empty() { fallback.to_owned() } else { failed.message.clone() };
+    // People read it on a terminal, and it comes from another machine.
+    let said = failed.message.chars().filter(|symbol| !symbol.is_control()).take(MESSAGE_CHARS_MAX);
+    let message = if failed.message.is_empty() { fallback.to_owned() } else { said.collect() };
     let no = No { code: code.to_owned(), message };
     if failed.reason() == FailReason::Unsealable { Attempt::Unsealable(no) } else { Attempt::Refused(no) }
 }

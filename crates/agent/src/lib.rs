@@ -20,6 +20,7 @@ mod join;
 mod link;
 mod listen;
 pub mod local;
+mod once;
 mod pair;
 mod parked;
 mod pool;

@@ -129,11 +129,16 @@ impl DataChannel {
         Ok(())
     }
 
+    /// The next record of the channel itself, whatever it is. Cancel-safe.
+    async fn hear(&mut self) -> Result<Option<Record>, RecordError> {
+        self.records.recv_short(&mut self.opener, channel::CHANNEL_RECORD_BYTES_MAX).await
+    }
+
     /// The next record of the channel itself. Questions whether anybody is there are answered meanwhile.
     /// Cancel-safe as far as no answer is half written; what is half written goes out with the next record.
     pub(crate) async fn next(&mut self) -> Result<Record, ChannelFailure> {
         loop {
-            let record = self.records.recv(&mut self.opener).await?.ok_or(ChannelFailure::Closed)?;
+            let record = self.hear().await?.ok_or(ChannelFailure::Closed)?;
             match record.kind {
                 record::KEEPALIVE => self.send(record::KEEPALIVE_ANSWER, &[]).await?,
                 record::KEEPALIVE_ANSWER => {}
@@ -145,9 +150,7 @@ impl DataChannel {
     /// Asks whether the node is there.
     pub(crate) async fn check(&mut self, deadline: Duration) -> Result<(), ChannelFailure> {
         self.send(record::KEEPALIVE, &[]).await?;
-        let answer = timeout(deadline, self.records.recv(&mut self.opener))
-            .await
-            .map_err(|_| ChannelFailure::Silent)??;
+        let answer = timeout(deadline, self.hear()).await.map_err(|_| ChannelFailure::Silent)??;
         match answer {
             Some(record) if record.kind == record::KEEPALIVE_ANSWER => Ok(()),
             Some(_) => Err(ChannelFailure::Protocol("something else than an answer")),
@@ -233,7 +236,7 @@ async fn serve(
 /// The next record that is not about being alive; `None` when one about that was dealt with: the time of
 /// silence starts anew.
 async fn next_or_pulse(channel: &mut DataChannel) -> Result<Option<Record>, ChannelFailure> {
-    let record = channel.records.recv(&mut channel.opener).await?.ok_or(ChannelFailure::Closed)?;
+    let record = channel.hear().await?.ok_or(ChannelFailure::Closed)?;
     match record.kind {
         record::KEEPALIVE => channel.send(record::KEEPALIVE_ANSWER, &[]).await.map(|()| None),
         record::KEEPALIVE_ANSWER => Ok(None),

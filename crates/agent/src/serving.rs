@@ -339,7 +339,9 @@ fn serve_one(core: &Arc<Core>, served: &Arc<Served>) -> Option<Problem> {
         let reserved = lock(&core.serving.reserved).remove(&listen.address);
         match reserved.map_or_else(|| bind(listen.address), Ok) {
             Ok(listener) => {
-                *lock(&served.listening) = Some(Listening::start(core, served, listener, listen.address));
+                // Where the system chose the port, the chosen one is what counts.
+                let address = listener.local_addr().unwrap_or(listen.address);
+                *lock(&served.listening) = Some(Listening::start(core, served, listener, address));
             }
             Err(error) => {
                 let in_use = matches!(error, AgentError::Listen { in_use: true, .. });

@@ -147,10 +147,9 @@ impl AgentHandle {
         let before = agent.pairs.made_by(&lookup);
         let wanted = connect.listen.or(before.and_then(|(_, listen)| listen));
         let listen = self.reserve(wanted, before.map(|(mapping, _)| mapping))?;
-        let connected = self.redeem(&code, &lookup, listen).await;
-        // Taken by its mapping, or of no use any more.
-        agent.serving.release(listen);
-        connected
+        // Taken by its mapping, or of no use any more; also when whoever asked leaves in the middle.
+        let _reserved = Reserved { core: agent, address: listen };
+        self.redeem(&code, &lookup, listen).await
     }
 
     /// Binds where to listen before anything is asked for, so that a port in use costs no code. An address that
@@ -343,6 +342,18 @@ impl AgentHandle {
             .or_else(|| self.core.server.addresses.first().cloned());
         let reached = reached.and_then(|address| address.rsplit_once(':').map(|(host, _)| host.to_owned()));
         format!("{}:{port}", said.or(reached).unwrap_or_default())
+    }
+}
+
+/// A listener that was bound for a mapping which may never come.
+struct Reserved<'a> {
+    core: &'a Core,
+    address: SocketAddr,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.core.serving.release(self.address);
     }
 }
 

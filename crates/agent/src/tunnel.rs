@@ -17,7 +17,7 @@ use crate::events::AgentEvent;
 use crate::pair::Refusal;
 use crate::parked::{ChannelFailure, ChannelSecret, DataChannel};
 use crate::serving::Served;
-use crate::sync::read;
+use crate::sync::{lock, read};
 use crate::target::{DIAL_DEADLINE, DialError, dial, resolve};
 
 /// An open and the desired state that names its mapping take different ways; the open waits so long for the
@@ -92,7 +92,7 @@ pub(crate) async fn serve_target(
     core.tell(AgentEvent::TunnelOpened {
         mapping,
         tunnel: name.clone(),
-        caller: open.caller,
+        caller: caller_of(&open.caller),
         sealed: ready.sealing.into(),
     });
     let options = Options {
@@ -144,7 +144,7 @@ async fn prepare(
     let unsealable = |message: &str| No::new(FailReason::Unsealable, "tunnel.unsealed", message);
 
     let protection = open.protection();
-    let expected = match (wanted.sealed, &offer.peer) {
+    let expected = match (core.pairs.must_seal(&wanted), &offer.peer) {
         (false, _) => Protection::Plain,
         (true, None) => Protection::NodeSealed,
         (true, Some(_)) => Protection::EndToEnd,
@@ -201,6 +201,10 @@ async fn prepare(
         dialled = dial(&target, &permitted, deadline) => dialled?,
         () = served.gone.cancelled() => return Err(denied("the mapping is not served any more")),
     };
+    // Not before: what came to nothing may be asked for again.
+    if !lock(&core.opened).take(tunnel) {
+        return Err(No::new(FailReason::Denied, "tunnel.failed", "the tunnel was opened already"));
+    }
     let idle_timeout = wanted
         .idle_timeout
         .or((open.idle_timeout_s > 0).then(|| Duration::from_secs(open.idle_timeout_s.into())));
@@ -223,6 +227,11 @@ pub(crate) fn aead_number(aead: Aead) -> channel::Aead {
         Aead::Aes256Gcm => channel::Aead::Aes256Gcm,
         _ => channel::Aead::Unspecified,
     }
+}
+
+/// Who called, for people: an address, and nothing else that somebody at the other end wrote there.
+fn caller_of(said: &str) -> String {
+    said.parse::<SocketAddr>().map_or_else(|_| "unknown".into(), |address| address.to_string())
 }
 
 pub(crate) fn tunnel_name(id: &[u8; 16]) -> String {

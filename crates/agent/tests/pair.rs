@@ -322,6 +322,28 @@ async fn what_was_shared_is_reached_by_its_code_alone() {
     assert_eq!(channel::decode::<Failed>(&answer.body).unwrap().reason(), FailReason::Denied);
 }
 
+/// C32: the server says which mappings are sealed, but not of two clients that met through a code.
+#[tokio::test]
+async fn c32_a_server_can_not_talk_a_pair_out_of_its_seal() {
+    let mut met = meet().await;
+    met.net.mapping.as_mut().unwrap().seal = Seal::Off.into();
+    met.net.push(11).await;
+    loop {
+        let body = soon("a message", met.net.listening.link.try_recv()).await.expect("the listening link");
+        if matches!(&body, Body::Applied(applied) if applied.position == 11) {
+            break;
+        }
+        met.net.said(LISTENING, body).await;
+    }
+    let mut target = met.net.parked(SHARING).await;
+    let answer = target.open(&open(1, &met.target.to_string(), Protection::Plain)).await;
+    assert_eq!(channel::decode::<Failed>(&answer.body).unwrap().reason(), FailReason::Unsealable);
+    let _stream = TcpStream::connect(met.connected.listen).await.unwrap();
+    let mut caller = met.net.parked(LISTENING).await;
+    // The dial itself says how it is sealed: end to end, or not at all.
+    assert_eq!(met.net.join_once(&mut caller, &mut target).await, record::OPENED);
+}
+
 #[tokio::test]
 async fn after_a_restart_of_the_sharing_side_the_pinned_keys_are_enough() {
     let mut met = meet().await;
@@ -363,6 +385,23 @@ async fn the_same_code_again_finds_the_same_mapping_and_address() {
         std::fs::read_to_string(met.listening.0.state.path().join(format!("pairs/{}.json", again.mapping)))
             .unwrap();
     assert!(!kept.contains("psk"), "the code's secret half is not kept longer than needed");
+}
+
+/// Whoever gives a connect up before it is done leaves no port behind.
+#[tokio::test]
+async fn a_connect_that_is_given_up_frees_its_port() {
+    let (_node, _machine, agent, mut link) = connected(3).await;
+    let mut random = [0; underpass_wire::token::CODE_RANDOM_BYTES];
+    (0..).zip(&mut random).for_each(|(number, byte): (u8, _)| *byte = number);
+    let code = underpass_wire::token::ConnectionCode::generate(&random).unwrap().to_string();
+    let listen = free_address().await;
+    let handle = agent.handle();
+    let connect = handle.connect(Connect { code, listen: Some(listen) });
+    tokio::select! {
+        done = connect => panic!("nobody answered: {done:?}"),
+        _ = link.command() => {}
+    }
+    TcpListener::bind(listen).await.unwrap();
 }
 
 #[tokio::test]

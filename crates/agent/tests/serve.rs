@@ -301,6 +301,24 @@ async fn c32_a_tunnel_with_weaker_sealing_than_its_mapping_is_refused() {
     assert_eq!(data.open(&open(1, &target, Protection::NodeSealed)).await.kind, record::OPENED);
 }
 
+/// C28: a node that lost patience with one channel and asks again on another finds the tunnel opened; the
+/// caller's first bytes, which go with each request, reach the target once.
+#[tokio::test]
+async fn c28_a_tunnel_is_opened_once() {
+    let (mut node, _machine, agent, mut link) = connected(1).await;
+    let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = service.local_addr().unwrap().to_string();
+    expose(&agent, &mut link, 1, &target).await;
+    link.desired(10, vec![offers(1, &target, Seal::Auto)]).await;
+    let mut first = node.channel(&mut link, ChannelRole::Target).await;
+    let mut second = node.channel(&mut link, ChannelRole::Target).await;
+    assert_eq!(first.open(&open(1, &target, Protection::NodeSealed)).await.kind, record::OPENED);
+    assert_eq!(second.open(&open(1, &target, Protection::NodeSealed)).await.kind, record::FAILED);
+    let another =
+        underpass_wire::channel::Open { tunnel: vec![2; 16], ..open(1, &target, Protection::NodeSealed) };
+    assert_eq!(second.open(&another).await.kind, record::OPENED, "another one is");
+}
+
 #[tokio::test]
 async fn c34_an_idle_tunnel_ends_at_its_limit() {
     let (mut node, _machine, agent, mut link) = connected(1).await;

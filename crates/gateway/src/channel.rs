@@ -9,11 +9,15 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use underpass_pipeline::{Aead, DirectionKeys, Opener, Sealer, Secret, derive, record};
 use underpass_relay::{Duplex, Record, RecordChannel, RecordError};
-use underpass_wire::channel::labels;
+use underpass_wire::channel::{CHANNEL_RECORD_BYTES_MAX, labels};
 
 use crate::gateway::Shared;
 use crate::link::Link;
 use crate::tunnels::TunnelId;
+
+/// How long one small record may take to be written: then its reader has stopped, and holds whatever waits for
+/// the answer.
+const SAY_WAIT: Duration = Duration::from_secs(10);
 
 /// A data channel that its ticket has admitted, between tunnels: what is said on it now is sealed with the
 /// channel's own keys, which go on over all its tunnels.
@@ -60,13 +64,15 @@ impl DataChannel {
         self.records.queue(&mut self.sealer, kind, body)
     }
 
+    /// Says one record under the channel's keys. A peer that doesn't read loses the channel.
     pub(crate) async fn say(&mut self, kind: u8, body: &[u8]) -> Result<(), RecordError> {
-        self.records.send(&mut self.sealer, kind, body).await
+        let said = timeout(SAY_WAIT, self.records.send(&mut self.sealer, kind, body)).await;
+        said.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
     }
 
     /// The next record under the channel's keys; `None` at the channel's end. Cancel-safe.
     pub(crate) async fn hear(&mut self) -> Result<Option<Record>, RecordError> {
-        let heard = self.records.recv(&mut self.opener).await;
+        let heard = self.records.recv_short(&mut self.opener, CHANNEL_RECORD_BYTES_MAX).await;
         if let Ok(Some(_)) = heard {
             self.heard = Instant::now();
         }

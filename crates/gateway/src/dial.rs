@@ -1,5 +1,6 @@
 //! Tunnels that a listening client asks for. The node joins two channels and reads nothing of what they carry.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,7 +140,9 @@ async fn put_through(
         };
         return Err(OpenError::Unsealable(why.to_owned()).into());
     }
-    let (running, target) = open::admit(shared, mapping, id, dial.caller.clone())?;
+    // Shown to people at the other end and here: an address, and nothing else that somebody writes there.
+    let caller: SocketAddr = dial.caller.parse().map_err(|_| malformed("address of the caller"))?;
+    let (running, target) = open::admit(shared, mapping, id, caller.to_string())?;
     let open = Open {
         protection: dial.protection,
         aead: dial.aead,

@@ -121,7 +121,12 @@ pub(crate) fn live(shared: &Shared) -> Live {
         unauthenticated: shared.strangers.len(),
         ..Live::default()
     };
+    let view = shared.control.state();
     for link in shared.links.all() {
+        // What a client says of mappings it has no part in is its own invention.
+        let takes_part = |mapping: MappingId| {
+            view.state.mapping(mapping).is_some_and(|mapping| mapping.involves(link.client))
+        };
         let applied = link.applied();
         live.links.push(LinkInfo {
             client: link.client,
@@ -135,7 +140,8 @@ pub(crate) fn live(shared: &Shared) -> Live {
             applied: Position(applied.position),
             desired: link.desired.borrow().position,
         });
-        live.applied.extend(results(&applied).map(|(mapping, state, message)| AppliedInfo {
+        let own = results(&applied).filter(|(mapping, ..)| takes_part(*mapping));
+        live.applied.extend(own.map(|(mapping, state, message)| AppliedInfo {
             mapping,
             client: link.client,
             state,

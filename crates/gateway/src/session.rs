@@ -102,8 +102,15 @@ async fn begin(
         transport: transport.to_owned(),
     };
     timeout(RECORD_WAIT, shared.control.record(&caller, open)).await??;
-    let presence = match timeout(RECORD_WAIT, shared.control.announce(client, link.session)).await {
-        Ok(Ok(presence)) => Some(presence),
+    let announced = async {
+        // Replaced in the meantime, it must not write over what the younger link has announced.
+        if link.over.is_cancelled() {
+            return Ok(None);
+        }
+        shared.control.announce(client, link.session).await.map(Some)
+    };
+    let presence = match timeout(RECORD_WAIT, announced).await {
+        Ok(Ok(presence)) => presence,
         // The log has the session, and the link works without being found by other nodes.
         Ok(Err(error)) => {
             tracing::warn!(%client, error = &error as &dyn std::error::Error, "presence is not announced");

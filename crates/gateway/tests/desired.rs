@@ -170,6 +170,13 @@ async fn c22_a_port_in_use_is_state_of_its_mapping() {
     let of = |mapping| live.applied.iter().find(|applied| applied.mapping == mapping).unwrap();
     assert_eq!(of(one).state, AppliedState::Denied);
     assert_eq!(of(two).state, AppliedState::Offered);
+    // What somebody says of a mapping that is not theirs is nobody's state.
+    let mut stranger = node.enrol(2).await;
+    let results = vec![result(one, ResultStatus::Offered)];
+    stranger.say(Body::Applied(Applied { position, epoch, results })).await;
+    stranger.say(Body::Ping(Ping { nonce: 1 })).await;
+    stranger.expect("pong", |body| matches!(body, Body::Pong(_)).then_some(())).await;
+    assert!(node.gateway.live().applied.iter().all(|applied| applied.client == link.client));
     node.gateway.report_listener(two, ListenerState::PortInUse);
     assert_eq!(node.gateway.live().listeners[&two], ListenerState::PortInUse);
 

@@ -1,10 +1,12 @@
 //! A channel on which records are spoken.
 
 use bytes::{Bytes, BytesMut};
+use underpass_pipeline::record::{HEADER_BYTES, Header};
 use underpass_pipeline::{Opener, Sealer};
 
 use crate::Duplex;
-use crate::records::{Inbuf, RecordError, RecordReader, RecordWriter, write_queue};
+use crate::pool::SMALL;
+use crate::records::{Inbuf, RecordError, RecordReader, RecordWriter, cut_off, write_queue};
 
 /// The most that may wait in a channel to be written: the record that opens a tunnel and a few
 /// chunks of the caller's first bytes.
@@ -67,6 +69,30 @@ impl RecordChannel {
         let body = Bytes::copy_from_slice(self.inbuf.body(arrived));
         self.inbuf.drop_opened();
         Ok(Some(Record { kind: arrived.kind, body }))
+    }
+
+    /// As [`recv`](Self::recv), where only short records have a place: one with more than `bytes_max` bytes after
+    /// its header is refused before room is made for it.
+    pub async fn recv_short(
+        &mut self,
+        opener: &mut Opener,
+        bytes_max: usize,
+    ) -> Result<Option<Record>, RecordError> {
+        self.check()?;
+        self.inbuf.drop_opened();
+        loop {
+            let have = self.inbuf.filled().len();
+            if let Some(head) = self.inbuf.filled().first_chunk::<HEADER_BYTES>() {
+                let bytes = Header::parse(head)?.length as usize;
+                if bytes > bytes_max {
+                    return Err(RecordError::TooLong { bytes, bytes_max });
+                }
+                return self.recv(opener).await;
+            }
+            if self.inbuf.fill(&mut self.io, SMALL).await? == 0 {
+                return if have == 0 { Ok(None) } else { Err(cut_off().into()) };
+            }
+        }
     }
 
     /// Whether a tunnel left the channel unfit for another. Reads and writes are refused then, and
@@ -149,5 +175,29 @@ impl Drop for Lent<'_> {
             let gone = RecordChannel { spent: true, ..RecordChannel::new(Duplex::other(tokio::io::empty())) };
             std::mem::replace(self.channel, gone).io.reset_on_close();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use tokio::io::AsyncWriteExt;
+    use underpass_pipeline::record::KEEPALIVE;
+
+    use super::*;
+
+    /// C2: a length over the limit is refused before the body is waited for; at the limit it passes.
+    #[tokio::test]
+    async fn c2_a_long_record_where_only_short_ones_have_a_place_is_refused() {
+        let (mut from, to) = tokio::io::duplex(1024);
+        let (mut channel, mut opener) = (RecordChannel::new(Duplex::other(to)), Opener::plain());
+        let mut wire = BytesMut::new();
+        Sealer::plain().seal(KEEPALIVE, b"12345", &mut wire).unwrap();
+        from.write_all(&wire).await.unwrap();
+        let record = channel.recv_short(&mut opener, 5).await.unwrap().unwrap();
+        assert_eq!((record.kind, &record.body[..]), (KEEPALIVE, &b"12345"[..]));
+        from.write_all(&wire[..HEADER_BYTES]).await.unwrap();
+        let refused = channel.recv_short(&mut opener, 4).await;
+        assert!(matches!(refused, Err(RecordError::TooLong { bytes: 5, bytes_max: 4 })), "{refused:?}");
     }
 }

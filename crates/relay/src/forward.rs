@@ -75,7 +75,9 @@ pub async fn forward(
                 b.close_in_order();
                 return ended(How::Finished { channel_reusable: false }, false);
             }
-            let unheard = (there.late_reset && second != RESET) || (back.late_reset && first != RESET);
+            let heard = |way: &Way<'_>, answer| way.late_reset_passed && answer == RESET;
+            let unheard =
+                (there.late_reset && !heard(&there, second)) || (back.late_reset && !heard(&back, first));
             let cut_off = first == RESET || second == RESET;
             if unheard {
                 // It may meet the next tunnel.
@@ -99,6 +101,8 @@ struct Way<'c> {
     end: u8,
     /// Whether a `RESET` followed a `FIN`.
     late_reset: bool,
+    /// And whether the whole of it was written: the other direction may end while it waits.
+    late_reset_passed: bool,
 }
 
 impl<'c> Way<'c> {
@@ -109,7 +113,16 @@ impl<'c> Way<'c> {
         queue: &'c mut bytes::BytesMut,
         options: &Options,
     ) -> Self {
-        Self { read, inbuf, write, queue, chunk: Chunk::new(options.chunk_max), end: DATA, late_reset: false }
+        Self {
+            read,
+            inbuf,
+            write,
+            queue,
+            chunk: Chunk::new(options.chunk_max),
+            end: DATA,
+            late_reset: false,
+            late_reset_passed: false,
+        }
     }
 
     /// Passes records up to and including the last one of this direction, and after `RAW` the stream.
@@ -208,6 +221,7 @@ impl<'c> Way<'c> {
         let step = Walk::default().over(self.inbuf.filled()).map_err(invalid)?;
         write_all(&mut self.write, &self.inbuf.filled()[..step.bytes], |_| flow.touch()).await?;
         self.inbuf.consume(step.bytes);
+        self.late_reset_passed = true;
         Ok(())
     }
 }

@@ -24,6 +24,14 @@ pub enum RecordError {
     /// What came is no record.
     #[error("the channel's peer doesn't speak records")]
     Header(#[from] HeaderError),
+    /// A record is longer than its place allows.
+    #[error("a record of {bytes} bytes where {bytes_max} are allowed")]
+    TooLong {
+        /// What its header says, in bytes.
+        bytes: usize,
+        /// The most there.
+        bytes_max: usize,
+    },
     /// A record was changed, repeated or out of order.
     #[error("a record was refused")]
     Open(#[from] OpenError),

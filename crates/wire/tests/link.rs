@@ -6,9 +6,10 @@ use bytes::BytesMut;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use underpass_wire::link::{
-    Answer, Body, CHUNK_BYTES_MAX, Command, Desired, DesiredMapping, Direction, Envelope, Hello, Lane, Lines,
-    LinkDecoder, LinkEncoder, LinkError, MESSAGE_BYTES_MAX, Outcome, Ping, Pong, PushError, Received,
-    Request, RevokeCode, STRANGER_MESSAGE_BYTES_MAX, SecretBytes, Subject, TicketRequest,
+    Answer, Body, CHUNK_BYTES_MAX, Command, Desired, DesiredMapping, Direction, Envelope, Hello,
+    LANE_QUEUE_MESSAGES_MAX, Lane, Lines, LinkDecoder, LinkEncoder, LinkError, MESSAGE_BYTES_MAX, Outcome,
+    Ping, Pong, PushError, Received, Request, RevokeCode, STRANGER_MESSAGE_BYTES_MAX, SecretBytes, Subject,
+    TicketRequest,
 };
 use underpass_wire::noise::{Initiator, LinkOpener, LinkSealer, StaticKey, respond};
 use underpass_wire::preamble::Kind;
@@ -290,6 +291,19 @@ fn a_reader_that_is_too_slow_is_noticed() {
     };
     assert_eq!(full, PushError::Full { lane: Lane::Bulk });
     encoder.push(ping(1)).unwrap();
+}
+
+/// What a message takes beside its own bytes counts as well: the shortest have hardly any.
+#[test]
+fn a_lane_holds_a_bounded_number_of_short_messages() {
+    let mut encoder = LinkEncoder::new(Direction::FromNode);
+    for nonce in 0..LANE_QUEUE_MESSAGES_MAX as u64 {
+        encoder.push(ping(nonce)).unwrap();
+    }
+    assert_eq!(encoder.push(ping(0)), Err(PushError::Full { lane: Lane::Pulse }));
+    let (mut sealer, mut out) = (link().0, BytesMut::new());
+    assert!(encoder.next_chunk(&mut sealer, &mut out).unwrap());
+    assert_eq!(encoder.push(ping(0)), Ok(()), "one has gone, one may come");
 }
 
 /// C7, as far as the wire goes: no secret in the open.

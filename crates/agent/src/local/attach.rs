@@ -53,7 +53,7 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// Attaches, and subscribes to the events from now on.
+    /// Attaches, and subscribes to the events: of an agent in this process from its start on, else from now on.
     pub async fn new(options: AgentOptions, tasks: &Tasks) -> Result<Self, AgentError> {
         let (attached, events) = attach_and_watch(&options, tasks).await?;
         Ok(Self { options, tasks: tasks.clone(), attached, events })
@@ -114,6 +114,11 @@ async fn attach_and_watch(
     let deadline = Instant::now() + ATTACH_DEADLINE;
     loop {
         let attached = attach(options, tasks).await?;
+        if let Attached::Owner(agent) = &attached
+            && let Some(events) = agent.take_first_events()
+        {
+            return Ok((attached, EventStream::Here(events)));
+        }
         match verbs_of(&attached).events().await {
             Ok(events) => return Ok((attached, events)),
             // It ended between the two.

@@ -62,7 +62,7 @@ impl Pairs {
         let making = self.making(wanted.mapping);
         let _guard =
             tokio::time::timeout_at(deadline, making.lock()).await.map_err(|_| AgentError::PeerOffline)?;
-        if lock(&self.state).listen.contains_key(&wanted.mapping) {
+        if lock(&self.state).has_listen_root(wanted.mapping) {
             return Ok(());
         }
         self.handshake(core, wanted, deadline).await
@@ -78,12 +78,13 @@ impl Pairs {
             .listen
             .as_ref()
             .ok_or_else(|| AgentError::Internal { what: "a pair for a mapping without a listener".into() })?;
-        let proof = self.proof(wanted, listen.peer.client, listen.peer.key)?;
+        let (proof, met_by) = self.proof(wanted, listen.peer.client, listen.peer.key)?;
         let root = self.exchange(core, wanted.mapping, listen.peer.client, &proof, deadline).await?;
         match proof {
             Proof::Code { .. } => {
                 let known = lock(&self.state).files.pairs.get(&wanted.mapping).cloned();
-                if let Some(mut file) = known {
+                // Another code may have taken its place meanwhile.
+                if let Some(mut file) = known.filter(|file| Some(&file.code) == met_by.as_ref()) {
                     file.key = Some(PublicKey(root.peer));
                     file.psk = None;
                     self.store_pair(core, wanted.mapping, file).await?;
@@ -95,33 +96,38 @@ impl Pairs {
             Proof::Pinned { .. } => {}
         }
         // Whoever got here late finds a newer root replaced by one that is good as well.
-        self.add_listen_root(wanted.mapping, &root);
+        self.add_listen_root(wanted.mapping, &root, met_by);
         Ok(())
     }
 
-    /// By what the other end is to be known.
-    fn proof(&self, wanted: &Wanted, peer: ClientId, directory_key: [u8; 32]) -> Result<Proof, AgentError> {
+    /// By what the other end is to be known, and the code that the two met, or are to meet, through.
+    fn proof(
+        &self,
+        wanted: &Wanted,
+        peer: ClientId,
+        directory_key: [u8; 32],
+    ) -> Result<(Proof, Option<String>), AgentError> {
         let state = lock(&self.state);
         if let Some(file) = state.files.pairs.get(&wanted.mapping) {
             if let Some(key) = file.key {
                 if key.0 != directory_key {
                     return Err(AgentError::PeerKeyChanged { peer: peer.to_string() });
                 }
-                return Ok(Proof::Pinned { key: key.0, first_use: false });
+                return Ok((Proof::Pinned { key: key.0, first_use: false }, Some(file.code.clone())));
             }
             let psk = file.psk.clone().ok_or_else(lost_pin)?;
             let lookup = file.code.as_bytes().try_into().map_err(|_| lost_pin())?;
-            return Ok(Proof::Code { psk, lookup });
+            return Ok((Proof::Code { psk, lookup }, Some(file.code.clone())));
         }
         if wanted.code.is_some() {
             return Err(lost_pin());
         }
         match state.files.directory.get(&peer) {
             Some(pinned) if pinned.0 == directory_key => {
-                Ok(Proof::Pinned { key: directory_key, first_use: false })
+                Ok((Proof::Pinned { key: directory_key, first_use: false }, None))
             }
             Some(_) => Err(AgentError::PeerKeyChanged { peer: peer.to_string() }),
-            None => Ok(Proof::Pinned { key: directory_key, first_use: true }),
+            None => Ok((Proof::Pinned { key: directory_key, first_use: true }, None)),
         }
     }
 

@@ -72,6 +72,15 @@ struct State {
     responding: HashMap<[u8; 16], Responding>,
 }
 
+impl State {
+    /// Whether there is a root for tunnels of a mapping, made in the way that is asked for now: one that was
+    /// agreed on by keys of the directory is of no use for a mapping that was made by a code.
+    fn has_listen_root(&self, mapping: MappingId) -> bool {
+        let code = self.files.pairs.get(&mapping).map(|file| file.code.as_str());
+        self.listen.get(&mapping).is_some_and(|root| root.code.as_deref() == code)
+    }
+}
+
 /// At the listening end.
 struct ListenRoot {
     id: [u8; 16],
@@ -79,6 +88,8 @@ struct ListenRoot {
     aead: Aead,
     next_seq: u64,
     made: Instant,
+    /// The code that the two clients met through, if they did.
+    code: Option<String>,
 }
 
 /// At the target.
@@ -133,6 +144,12 @@ impl Pairs {
         lock(&self.state).files.pairs.get(&mapping).map(|file| file.code.clone())
     }
 
+    /// Whether tunnels of a mapping must be sealed, whatever the server says of it: clients that met through a
+    /// code were promised so.
+    pub(crate) fn must_seal(&self, wanted: &Wanted) -> bool {
+        wanted.sealed || wanted.code.is_some() || self.code_of(wanted.mapping).is_some()
+    }
+
     /// The mapping that was made here by a code, and where it listens.
     pub(crate) fn made_by(&self, lookup: &str) -> Option<(MappingId, Option<SocketAddr>)> {
         let state = lock(&self.state);
@@ -150,7 +167,9 @@ impl Pairs {
         {
             let state = lock(&self.state);
             match state.files.pairs.get(&mapping) {
-                Some(known) if known.key.is_some() && known.peer == file.peer => {
+                // Only the very code that the key was proven by: the server names the mapping, and could name
+                // one that was made with somebody else.
+                Some(known) if known.key.is_some() && known.peer == file.peer && known.code == file.code => {
                     file.key = known.key;
                     file.psk = None;
                 }
@@ -278,7 +297,9 @@ impl Pairs {
 
     fn next_listen_keys(&self, mapping: MappingId, tunnel: &[u8; 16]) -> Option<(ListenKeys, Duration)> {
         let mut state = lock(&self.state);
-        let by_code = state.files.pairs.contains_key(&mapping);
+        if !state.has_listen_root(mapping) {
+            return None;
+        }
         let root = state.listen.get_mut(&mapping)?;
         let age = root.made.elapsed();
         if age >= ROOT_LIFE_MAX {
@@ -294,7 +315,7 @@ impl Pairs {
             aead: root.aead,
             sealer: Sealer::sealed(root.aead, forward),
             opener: Opener::sealed(root.aead, back),
-            sealing: if by_code { "end-to-end" } else { "pinned" },
+            sealing: if root.code.is_some() { "end-to-end" } else { "pinned" },
         };
         Some((keys, age))
     }
@@ -323,7 +344,7 @@ impl Pairs {
         })
     }
 
-    fn add_listen_root(&self, mapping: MappingId, root: &PairRoot) {
+    fn add_listen_root(&self, mapping: MappingId, root: &PairRoot, code: Option<String>) {
         let PairRoot { id, secret, payload, .. } = root;
         let root = ListenRoot {
             id: *id,
@@ -331,11 +352,14 @@ impl Pairs {
             aead: agreed(payload),
             next_seq: 0,
             made: Instant::now(),
+            code,
         };
         lock(&self.state).listen.insert(mapping, root);
     }
 
-    fn add_target_root(&self, mapping: MappingId, root: &PairRoot, code: Option<String>) {
+    /// `false`: a root of this id is there already, and stays. What was just answered belongs to another one,
+    /// so that nobody may hear it.
+    fn add_target_root(&self, mapping: MappingId, root: &PairRoot, code: Option<String>) -> bool {
         let PairRoot { id, secret, payload, .. } = root;
         let root = TargetRoot {
             id: *id,
@@ -349,7 +373,7 @@ impl Pairs {
         let mut state = lock(&self.state);
         let roots = state.target.entry(mapping).or_default();
         if roots.iter().any(|known| known.id == root.id) {
-            return;
+            return false;
         }
         roots.push_back(root);
         if roots.len() > TARGET_ROOTS_MAX {
@@ -359,6 +383,7 @@ impl Pairs {
                 roots.iter().position(|root| !root.used).filter(|at| at + 1 < roots.len()).unwrap_or(0);
             roots.remove(oldest);
         }
+        true
     }
 
     /// An envelope came from another client.
@@ -452,7 +477,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn both_ends_derive_the_same_keys_and_numbers_differ() {
         let (listening, target) = (pairs(), pairs());
-        listening.add_listen_root(MAPPING, &root(1));
+        listening.add_listen_root(MAPPING, &root(1), None);
         target.add_target_root(MAPPING, &root(1), Some("abc".into()));
         for seq in 0..3 {
             let (mut here, _) = listening.next_listen_keys(MAPPING, &TUNNEL).unwrap();
@@ -484,11 +509,36 @@ mod tests {
         assert!(lock(&pairs.state).target[&MAPPING].len() <= TARGET_ROOTS_MAX);
     }
 
+    /// The server decides which mapping a code makes: it can name one whose root it had a hand in.
+    #[tokio::test(start_paused = true)]
+    async fn c32_a_root_of_the_directory_does_not_serve_a_mapping_made_by_a_code() {
+        let pairs = pairs();
+        pairs.add_listen_root(MAPPING, &root(1), None);
+        assert_eq!(pairs.next_listen_keys(MAPPING, &TUNNEL).unwrap().0.sealing, "pinned");
+        let peer = ClientId::from_bytes([3; 16]);
+        let file = |code: &str| PairFile { peer, key: None, code: code.into(), psk: None, listen: None };
+        lock(&pairs.state).files.pairs.insert(MAPPING, file("abc"));
+        assert!(!lock(&pairs.state).has_listen_root(MAPPING), "the two have to meet first");
+        assert!(pairs.next_listen_keys(MAPPING, &TUNNEL).is_none());
+        pairs.add_listen_root(MAPPING, &root(2), Some("abc".into()));
+        assert_eq!(pairs.next_listen_keys(MAPPING, &TUNNEL).unwrap().0.sealing, "end-to-end");
+        lock(&pairs.state).files.pairs.insert(MAPPING, file("xyz"));
+        assert!(pairs.next_listen_keys(MAPPING, &TUNNEL).is_none(), "nor does a root of another code");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_root_is_not_replaced_by_another_of_its_id() {
+        let pairs = pairs();
+        assert!(pairs.add_target_root(MAPPING, &root(1), None));
+        assert!(!pairs.add_target_root(MAPPING, &root(1), None));
+        assert!(pairs.add_target_root(MAPPING, &root(2), None));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn roots_die_of_old_age() {
         let pairs = pairs();
         pairs.add_target_root(MAPPING, &root(1), None);
-        pairs.add_listen_root(MAPPING, &root(1));
+        pairs.add_listen_root(MAPPING, &root(1), None);
         tokio::time::advance(RENEW_AFTER).await;
         assert!(pairs.next_listen_keys(MAPPING, &TUNNEL).is_some_and(|(_, age)| age >= RENEW_AFTER));
         tokio::time::advance(ROOT_LIFE_MAX).await;

@@ -105,6 +105,16 @@ async fn met(
         .try_into()
         .map(MappingId::from_bytes)
         .map_err(|_| protocol("a mapping's id"))?;
+    // A mapping that is known here is one of this code and this client, or none of theirs: the other end could
+    // name any, and would shut its rightful listener out.
+    let theirs = core.serving.get(mapping).is_none_or(|served| {
+        let wanted = served.wanted();
+        let listener = wanted.offer.as_ref().and_then(|offer| offer.peer);
+        wanted.code.as_deref() == Some(lookup) && listener.is_some_and(|listener| listener.client == peer)
+    });
+    if !theirs {
+        return Err(protocol("a mapping of its code"));
+    }
     let pinned = {
         let state = lock(&core.pairs.state);
         let pinned = state.files.pairs.get(&mapping).cloned();
@@ -129,7 +139,9 @@ async fn met(
     core.pairs.store_pair(core, mapping, pair).await?;
     file.used_by = Some(key);
     core.pairs.store_code(core, lookup, file).await?;
-    core.pairs.add_target_root(mapping, &root, Some(lookup.to_owned()));
+    if !core.pairs.add_target_root(mapping, &root, Some(lookup.to_owned())) {
+        return Err(answered_already());
+    }
     Ok(confirm)
 }
 
@@ -188,7 +200,9 @@ async fn known(
     if first_use {
         core.pairs.pin_directory(core, peer, key).await?;
     }
-    core.pairs.add_target_root(mapping, &root, met_by);
+    if !core.pairs.add_target_root(mapping, &root, met_by) {
+        return Err(answered_already());
+    }
     Ok(reply)
 }
 
@@ -220,6 +234,12 @@ fn remember(core: &Core, id: [u8; 16], responding: Responding) {
 
 fn lookup_bytes(lookup: &str) -> Result<[u8; 9], AgentError> {
     lookup.as_bytes().try_into().map_err(|_| protocol("a code's first part"))
+}
+
+/// The same question was answered at the same moment, by keys that this answer does not lead to. Asked again,
+/// that answer is repeated.
+fn answered_already() -> AgentError {
+    AgentError::PairRefused { what: "the handshake was answered already".into() }
 }
 
 fn protocol(what: &str) -> AgentError {

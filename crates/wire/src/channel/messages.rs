@@ -6,6 +6,10 @@ use prost::Message;
 /// most 253 bytes) and an explanation.
 pub const CHANNEL_MESSAGE_BYTES_MAX: usize = 4 * 1024;
 
+/// What follows the header of a record of the channel's own: a message and the tag. Between tunnels a longer one
+/// is refused unread.
+pub const CHANNEL_RECORD_BYTES_MAX: usize = CHANNEL_MESSAGE_BYTES_MAX + 16;
+
 /// Why the body of an `OPEN`, `OPENED`, `FAILED` or `DIAL` record is refused. The channel must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -11,6 +11,6 @@ mod messages;
 
 pub use hello::{DATA_HELLO_BYTES, DataHello, DataRole};
 pub use messages::{
-    Aead, CHANNEL_MESSAGE_BYTES_MAX, ChannelMessageError, Dial, FailReason, Failed, Open, Opened, Protection,
-    decode, encode,
+    Aead, CHANNEL_MESSAGE_BYTES_MAX, CHANNEL_RECORD_BYTES_MAX, ChannelMessageError, Dial, FailReason, Failed,
+    Open, Opened, Protection, decode, encode,
 };

@@ -42,6 +42,10 @@ pub const STRANGER_MESSAGE_BYTES_MAX: usize = 4 * 1024;
 /// largest messages.
 pub const LANE_QUEUE_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 
+/// How many messages wait on one lane before [`LinkEncoder::push`] says [`PushError::Full`]. Each takes some
+/// sixty bytes beside its own: of the shortest, the limit above would let two million gather.
+pub const LANE_QUEUE_MESSAGES_MAX: usize = 16 * 1024;
+
 /// Set on a chunk where a message begins.
 const FIRST: u8 = 1;
 
@@ -170,7 +174,9 @@ impl LinkEncoder {
             return Err(PushError::TooLong { length, limit });
         }
         let outgoing = &mut self.lanes[lane as usize];
-        if outgoing.waiting + length > LANE_QUEUE_BYTES_MAX {
+        if outgoing.waiting + length > LANE_QUEUE_BYTES_MAX
+            || outgoing.messages.len() >= LANE_QUEUE_MESSAGES_MAX
+        {
             return Err(PushError::Full { lane });
         }
         let message = Zeroizing::new(message.encode_to_vec());

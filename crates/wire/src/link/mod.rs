@@ -12,8 +12,8 @@ pub use commands::{
     RemoveMapping, Request, RevokeCode, Status, StatusInfo,
 };
 pub use framing::{
-    CHUNK_BYTES_MAX, Direction, LANE_QUEUE_BYTES_MAX, Lane, LinkDecoder, LinkEncoder, LinkError,
-    MESSAGE_BYTES_MAX, PushError, Received, STRANGER_MESSAGE_BYTES_MAX,
+    CHUNK_BYTES_MAX, Direction, LANE_QUEUE_BYTES_MAX, LANE_QUEUE_MESSAGES_MAX, Lane, LinkDecoder,
+    LinkEncoder, LinkError, MESSAGE_BYTES_MAX, PushError, Received, STRANGER_MESSAGE_BYTES_MAX,
 };
 pub use lists::LIST_ITEMS_MAX;
 pub use messages::{
