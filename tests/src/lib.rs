@@ -12,6 +12,7 @@ pub mod ways;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub use process::{Done, Process, run};
@@ -34,9 +35,19 @@ pub fn underpass() -> PathBuf {
     program
 }
 
-/// A port of 127.0.0.1 that was free a moment ago.
+/// A port of 127.0.0.1 that was free a moment ago. Above those that the kernel gives to whoever connects or binds
+/// port 0 (on Linux 32768 to 60999), so that it stays free, and never the same one twice in a row.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const LOW: u32 = 61_000;
+    const COUNT: u32 = 4_500;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Test programs that run at the same time begin at different places.
+    let begin = std::process::id().wrapping_mul(2_654_435_761);
+    (0..COUNT)
+        .map(|_| begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT)
+        .filter_map(|offset| u16::try_from(LOW + offset).ok())
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a port is free")
 }
 
 /// The same, as an address.

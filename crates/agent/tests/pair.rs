@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use underpass_agent::{Agent, AgentEvent, Connect, Connected, EventStream, Share, Verbs};
 use underpass_domain::ClientId;
 use underpass_pipeline::{Opener, record};
+use underpass_relay::Record;
 use underpass_wire::channel::{self, Dial, FailReason, Failed, Open, Protection};
 use underpass_wire::link::{
     Body, ChannelRole, CodeIssued, CodeRedeemed, DesiredMapping, Envelope, IngressKind, MappingInfo,
@@ -173,6 +174,29 @@ impl Net {
     /// Takes the dial of a caller, opens it at the sharing side and passes the answer back.
     async fn join_once(&mut self, caller: &mut FakeData, target: &mut FakeData) -> u8 {
         let dial = self.until("a dial", caller.records.recv(&mut caller.opener)).await.unwrap().unwrap();
+        self.answer_dial(&dial, caller, target).await
+    }
+
+    /// The same for the next dial on any of the caller channels, old or new: the agent takes which it likes.
+    /// Says on which.
+    async fn join_any(&mut self, callers: &mut Vec<FakeData>, target: &mut FakeData) -> (usize, u8) {
+        let tick = std::time::Duration::from_millis(20);
+        soon("a dial on any channel", async {
+            loop {
+                callers.extend(self.listening.parked.drain(..));
+                for (index, caller) in callers.iter_mut().enumerate() {
+                    let heard = tokio::time::timeout(tick, caller.records.recv(&mut caller.opener));
+                    if let Ok(dial) = self.until("a tick", heard).await {
+                        return (index, self.answer_dial(&dial.unwrap().unwrap(), caller, target).await);
+                    }
+                }
+                self.until("a tick", tokio::time::sleep(tick)).await;
+            }
+        })
+        .await
+    }
+
+    async fn answer_dial(&mut self, dial: &Record, caller: &mut FakeData, target: &mut FakeData) -> u8 {
         assert_eq!(dial.kind, record::DIAL);
         let dial: Dial = channel::decode(&dial.body).unwrap();
         assert_eq!(dial.protection(), Protection::EndToEnd);
@@ -356,11 +380,12 @@ async fn after_a_restart_of_the_sharing_side_the_pinned_keys_are_enough() {
 
     let mut target = met.net.parked(SHARING).await;
     let mut stream = TcpStream::connect(met.connected.listen).await.unwrap();
-    let mut caller = met.net.parked(LISTENING).await;
+    let mut callers = vec![met.net.parked(LISTENING).await];
     // The pair of before is not known any more; the two agree on a new one, and it works.
-    assert_eq!(met.net.join_once(&mut caller, &mut target).await, record::FAILED);
-    let again = met.net.join_once(&mut caller, &mut target).await;
+    assert_eq!(met.net.join_any(&mut callers, &mut target).await.1, record::FAILED);
+    let (dialled, again) = met.net.join_any(&mut callers, &mut target).await;
     assert_eq!(again, record::OPENED);
+    let mut caller = callers.swap_remove(dialled);
     assert_eq!(met.net.envelopes - before, 2, "one question, one answer");
     stream.write_all(b"x").await.unwrap();
     let counters = underpass_relay::Counters::default();
