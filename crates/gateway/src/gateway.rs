@@ -143,6 +143,14 @@ impl Gateway {
         self.shared.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The process is out of descriptors: channels that wait for work beyond each client's minimum are closed.
+    /// Demand parks them again later.
+    pub fn relieve(&self) {
+        for link in self.shared.links.all() {
+            link.park.shed();
+        }
+    }
+
     /// The group in which links and tunnels run. Callers of public ports run here too, since they outlive the
     /// listeners that accepted them.
     pub fn tasks(&self) -> &Tasks {

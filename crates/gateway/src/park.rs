@@ -184,6 +184,17 @@ impl<C> Park<C> {
         drop(surplus);
     }
 
+    /// Goes back to the minimum at once: somebody needs the descriptors more.
+    pub(crate) fn shed(&self) {
+        let surplus: Vec<_> = {
+            let mut inner = self.lock();
+            inner.wanted = self.min;
+            let count = inner.idle.len().saturating_sub(self.min);
+            inner.idle.drain(..count).collect()
+        };
+        drop(surplus);
+    }
+
     /// Parked channels, those under examination included.
     pub(crate) fn len(&self) -> usize {
         let inner = self.lock();
@@ -261,6 +272,21 @@ mod tests {
         park.shrink(now + 2 * SHRINK_AFTER);
         park.shrink(now + 3 * SHRINK_AFTER);
         assert_eq!(park.len(), 2, "the minimum stays");
+    }
+
+    #[tokio::test]
+    async fn a_park_in_need_keeps_its_minimum_alone() {
+        let (park, now) = park();
+        for _ in 0..4 {
+            drop(park.take(now));
+        }
+        for channel in 0..4 {
+            park.put(channel, now);
+        }
+        assert_eq!(park.len(), 4);
+        park.shed();
+        assert_eq!(park.len(), 2);
+        assert_eq!(taken(&park, now), Some(3), "what was used last is kept");
     }
 
     #[tokio::test]

@@ -81,6 +81,7 @@ impl Listener {
                 Ok((stream, caller)) => self.admit(stream, caller),
                 Err(error) if is_exhausted(&error) => {
                     tracing::warn!(mapping = %self.mapping, %error, "no caller is accepted for a moment");
+                    self.shared.gateway.relieve();
                     tokio::time::sleep(EXHAUSTED_PAUSE).await;
                 }
                 // The caller left before it was accepted, or its network failed.
