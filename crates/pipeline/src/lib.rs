@@ -25,7 +25,7 @@
 //! sealer.seal(record::DATA, b"hello", &mut wire)?;
 //!
 //! let (head, body) = wire.split_at_mut(record::HEADER_BYTES);
-//! let header = record::Header::parse(head.try_into()?)?;
+//! let header = record::Header::parse((&*head).try_into()?)?;
 //! let length = opener.open_in_place(header, body)?;
 //! assert_eq!(&body[..length], b"hello");
 //! # Ok(())
