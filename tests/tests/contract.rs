@@ -287,8 +287,9 @@ fn a_waiting_verb_takes_over_when_the_first_one_ends() {
     for killed in [false, true] {
         let (mut first, first_public) = laptop.expose(&[&first_target, "--name", "first"]);
         let (mut second, second_public) = laptop.expose(&[&second_target, "--name", "second"]);
-        echoes(first_public).unwrap();
-        echoes(second_public).unwrap();
+        // The link of before has ended this very moment: its last channels may still be on their way out.
+        eventually("the first serves", || echoes(first_public));
+        eventually("the second serves", || echoes(second_public));
         if killed {
             first.kill();
         } else {
