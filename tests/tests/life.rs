@@ -259,6 +259,7 @@ fn c14_a_second_link_replaces_the_first_also_when_that_one_is_black_holed() {
 }
 
 /// Silence is thirty seconds. Both ways of falling silent are waited for at once.
+// C15
 #[test]
 fn c15_silence_is_noticed_by_both_sides() {
     std::thread::scope(|scope| {
@@ -306,6 +307,7 @@ fn a_server_that_stands_still_is_noticed() {
     assert_eq!(agent.end(), 0);
 }
 
+// C17
 #[test]
 fn c17_a_crowd_of_clients_is_back_after_a_restart() {
     let crowd = 50 * underpass_tests::torture().min(20);
@@ -338,6 +340,7 @@ fn c17_a_crowd_of_clients_is_back_after_a_restart() {
     assert!(took < Duration::from_secs(30), "all were back after {took:?}");
 }
 
+// C17
 #[test]
 fn c17_a_client_that_is_blocked_ends_with_the_exit_code_of_bad_credentials() {
     let server = Server::start(Store::Memory);
@@ -413,6 +416,7 @@ fn c18_a_link_key_that_is_empty_short_or_constant_is_refused() {
     server.restart();
 }
 
+// C47
 #[test]
 fn c47_a_port_in_use_at_the_start_leaves_nothing_half_started() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

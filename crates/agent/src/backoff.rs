@@ -65,6 +65,7 @@ mod tests {
         }
     }
 
+    // C17
     #[test]
     fn c17_bounds_double_up_to_the_cap_and_start_over_on_reset() {
         let mut backoff = Backoff::new();
@@ -74,6 +75,7 @@ mod tests {
         assert_eq!(backoff.next(&Broken), FIRST);
     }
 
+    // C17
     #[test]
     fn c17_delays_are_spread_over_the_whole_interval() {
         let mut low = Backoff::new();

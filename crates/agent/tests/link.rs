@@ -23,6 +23,7 @@ async fn event(events: &mut EventStream, pick: impl Fn(&AgentEvent) -> bool) -> 
     .await
 }
 
+// C15
 #[tokio::test]
 async fn c15_a_silent_server_is_noticed_and_the_link_made_again() {
     let mut node = FakeNode::start().await;
@@ -40,6 +41,7 @@ async fn c15_a_silent_server_is_noticed_and_the_link_made_again() {
     event(&mut events, |event| matches!(event, AgentEvent::Connected { .. })).await;
 }
 
+// C15
 #[tokio::test]
 async fn c15_a_server_that_answers_keeps_the_link() {
     let mut node = FakeNode::start().await;
@@ -59,6 +61,7 @@ async fn c15_a_server_that_answers_keeps_the_link() {
     assert!(node.links.try_recv().is_err(), "no second link");
 }
 
+// C17
 #[tokio::test]
 async fn c17_refused_credentials_end_with_code_10() {
     let mut node = FakeNode::start().await;
@@ -91,6 +94,7 @@ async fn c14_a_replaced_link_does_not_fight_back() {
     assert!(tokio::time::timeout(ONE_SECOND, node.links.recv()).await.is_err(), "it came back");
 }
 
+// C17
 #[tokio::test]
 async fn c17_a_lost_link_and_a_server_that_moves_are_followed_by_new_ones() {
     let (mut node, _machine, _agent, link) = connected(1).await;

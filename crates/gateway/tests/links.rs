@@ -233,6 +233,7 @@ async fn c14_a_black_holed_link_does_not_hold_up_its_successor() {
     assert!(!matches!(last, Some(Body::Kick(_))), "it really was stuck: no farewell got through");
 }
 
+// C15
 #[tokio::test]
 async fn c15_a_silent_client_is_noticed_and_its_presence_goes() {
     let node = Node::start_with(|options| {

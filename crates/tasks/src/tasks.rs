@@ -215,6 +215,7 @@ mod tests {
         }
     }
 
+    // C72
     #[tokio::test(start_paused = true)]
     async fn c72_a_panic_in_an_essential_task_is_fatal() {
         let (tasks, fatal) = group();
@@ -226,6 +227,7 @@ mod tests {
         fatal.cancelled().await;
     }
 
+    // C72
     #[tokio::test(start_paused = true)]
     async fn c72_a_panic_in_a_job_hurts_nobody_else() {
         let (tasks, fatal) = group();

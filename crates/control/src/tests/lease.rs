@@ -33,6 +33,7 @@ async fn node(store: &Arc<MemoryStore>, byte: u8, clock: &Arc<ManualClock>) -> R
     Rig::open_with(store.clone(), options, clock.clone()).await
 }
 
+// C15
 #[tokio::test(start_paused = true)]
 async fn c15_presence_of_a_killed_node_is_gone_within_one_lease() {
     let store = Arc::new(MemoryStore::new());

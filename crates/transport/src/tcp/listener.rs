@@ -139,6 +139,7 @@ mod tests {
         SocketAddr::from(([127, 0, 0, 1], 0))
     }
 
+    // C47
     #[tokio::test]
     async fn c47_a_port_in_use_is_called_that() {
         let listener = TcpListener::bind(anywhere()).unwrap();
