@@ -5,9 +5,7 @@ use poem::{IntoResponse, Response};
 use poem_openapi::ApiResponse;
 use poem_openapi::registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, Registry};
 use poem_openapi::types::{ToJSON, Type};
-use underpass_domain::{LogName, LogPosition, Position};
-
-use crate::problem::Problem;
+use underpass_domain::{ControlCommand, LogName, LogPosition, Position, StreamId};
 
 /// The header that carries the position an answer belongs to.
 pub const POSITION_HEADER: &str = "Underpass-Position";
@@ -59,16 +57,20 @@ fn tag(version: u64) -> String {
     format!("\"{version}\"")
 }
 
-/// Holds a write back when the caller has seen another version than there is.
-pub(crate) fn check_version(if_match: Option<&str>, version: u64) -> Result<(), Problem> {
-    let Some(wanted) = if_match.map(str::trim) else { return Ok(()) };
-    let current = tag(version);
-    if wanted == "*" || wanted.split(',').any(|one| one.trim() == current) {
-        return Ok(());
-    }
-    let detail = format!("the version is {current} by now");
-    Err(Problem::new(StatusCode::PRECONDITION_FAILED, "version.mismatch", detail)
-        .hint("read it again and decide anew"))
+/// The command, held to the versions that an `If-Match` header names: whether they still hold is decided with
+/// the command itself, so that nothing comes between. A tag that is not one of ours matches nothing.
+pub(crate) fn only_at(
+    if_match: Option<&str>,
+    of: impl Into<StreamId>,
+    command: ControlCommand,
+) -> ControlCommand {
+    let Some(wanted) = if_match.map(str::trim).filter(|wanted| *wanted != "*") else { return command };
+    let versions = wanted.split(',').filter_map(|one| {
+        let digits = one.trim().strip_prefix('"')?.strip_suffix('"')?;
+        let version: u64 = digits.parse().ok()?;
+        (tag(version) == one.trim()).then_some(version)
+    });
+    ControlCommand::OnlyAt { of: of.into(), versions: versions.collect(), command: Box::new(command) }
 }
 
 fn response<T: ToJSON>(status: StatusCode, body: &T, at: LogPosition, version: Option<u64>) -> Response {
@@ -154,16 +156,32 @@ fn text_header(name: &str, description: &str, required: bool) -> MetaHeader {
 
 #[cfg(test)]
 mod tests {
+    use underpass_domain::KeyId;
+
     use super::*;
 
     #[test]
     fn a_write_goes_ahead_only_at_the_version_its_caller_has_seen() {
-        for good in [None, Some("*"), Some("\"7\""), Some(" \"7\" "), Some("\"6\", \"7\"")] {
-            assert!(check_version(good, 7).is_ok(), "{good:?}");
+        let key = KeyId::from_bytes([1; 16]);
+        let command = ControlCommand::RevokeKey { key };
+        for any in [None, Some("*"), Some(" * ")] {
+            assert_eq!(only_at(any, key, command.clone()), command, "{any:?}");
         }
-        for stale in ["\"6\"", "7", "W/\"7\"", ""] {
-            let problem = check_version(Some(stale), 7).unwrap_err();
-            assert_eq!(problem.status(), StatusCode::PRECONDITION_FAILED, "{stale}");
+        let table: &[(&str, &[u64])] = &[
+            ("\"7\"", &[7]),
+            (" \"7\" ", &[7]),
+            ("\"6\", \"7\"", &[6, 7]),
+            ("7", &[]),
+            ("\"+7\"", &[]),
+            ("\"07\"", &[]),
+            ("W/\"7\"", &[]),
+            ("", &[]),
+        ];
+        for (header, expected) in table {
+            let ControlCommand::OnlyAt { versions, .. } = only_at(Some(header), key, command.clone()) else {
+                panic!("{header}: not held to a version");
+            };
+            assert_eq!(&versions, expected, "{header}");
         }
     }
 }

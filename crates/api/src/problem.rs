@@ -26,7 +26,6 @@ pub const CODES: &[&str] = &[
     "request.too_slow",
     "request.media_type",
     "request.invalid",
-    "version.mismatch",
     "position.ahead",
     "position.other_log",
     "session.not_found",
@@ -163,11 +162,6 @@ impl Problem {
         Self::new(status, code, detail)
     }
 
-    #[cfg(test)]
-    pub(crate) fn status(&self) -> StatusCode {
-        self.0.status
-    }
-
     fn body(&self) -> ProblemBody {
         let parts = &*self.0;
         ProblemBody {
@@ -193,6 +187,7 @@ impl From<ControlError> for Problem {
         let status = match error.class() {
             ErrorClass::NotFound => StatusCode::NOT_FOUND,
             ErrorClass::Conflict => StatusCode::CONFLICT,
+            ErrorClass::Stale => StatusCode::PRECONDITION_FAILED,
             ErrorClass::Forbidden | ErrorClass::Quota => StatusCode::FORBIDDEN,
             ErrorClass::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ErrorClass::Unavailable => StatusCode::SERVICE_UNAVAILABLE,

@@ -99,6 +99,8 @@ pub enum ErrorClass {
     NotFound,
     /// It clashes with what is.
     Conflict,
+    /// It is not as the caller has seen it.
+    Stale,
     /// The caller may not.
     Forbidden,
     /// A limit is reached.
@@ -187,6 +189,7 @@ impl From<RefusalClass> for ErrorClass {
         match class {
             RefusalClass::NotFound => Self::NotFound,
             RefusalClass::Conflict => Self::Conflict,
+            RefusalClass::Stale => Self::Stale,
             RefusalClass::Forbidden => Self::Forbidden,
             RefusalClass::Quota => Self::Quota,
             RefusalClass::Invalid { field } => Self::Invalid(field),

@@ -140,6 +140,37 @@ fn c56_a_write_to_another_version_is_412_and_changes_nothing() {
 }
 
 #[test]
+fn c56_of_many_who_have_seen_the_same_version_one_writes() {
+    let server = Server::start(Store::RocksDb);
+    let _laptop = server.client("laptop");
+    let api = server.api();
+    let mapping = api.post(
+        "/v1/mappings",
+        &json!({ "name": "web", "ingress": "port", "target_client": client_id(&api, "laptop"), "target": "127.0.0.1:3000" }),
+    );
+    let path = format!("/v1/mappings/{}", mapping["id"].as_str().unwrap());
+    for round in 1..=10 {
+        let seen = format!("\"{}\"", api.get(&path)["version"]);
+        let answers: Vec<u16> = std::thread::scope(|scope| {
+            let write = |limit: u32| {
+                let body = json!({ "max_connections": limit });
+                api.request(Method::PATCH, &path)
+                    .header("If-Match", &seen)
+                    .json(&body)
+                    .send()
+                    .unwrap()
+                    .status()
+            };
+            let writing: Vec<_> =
+                (1..=8).map(|writer| scope.spawn(move || write(round * 100 + writer))).collect();
+            writing.into_iter().map(|writing| writing.join().unwrap().as_u16()).collect()
+        });
+        assert_eq!(answers.iter().filter(|status| **status == 200).count(), 1, "{answers:?}");
+        assert_eq!(answers.iter().filter(|status| **status == 412).count(), 7, "{answers:?}");
+    }
+}
+
+#[test]
 fn conflicts_are_409_and_say_what_is_in_the_way() {
     let server = Server::start(Store::Memory);
     let _laptop = server.client("laptop");

@@ -8,7 +8,7 @@ use underpass_domain::{Client, ClientId, ClientStatus, ControlCommand, LogName, 
 
 use super::sessions::SessionBody;
 use super::{Done, Tag, done, example, id};
-use crate::answer::{Found, activity_at, check_version, control_at};
+use crate::answer::{Found, activity_at, control_at, only_at};
 use crate::auth::{Admin, Ask, Read};
 use crate::page::Page;
 use crate::problem::{Problem, ReadFailure, WriteFailure};
@@ -238,13 +238,6 @@ fn links(state: &ApiState) -> Vec<(ClientId, LinkBody)> {
         .collect()
 }
 
-/// Holds back a write to another version than the caller has seen.
-fn check(state: &ApiState, wanted: &str, if_match: Option<&str>) -> Result<ClientId, Problem> {
-    let (body, _) = find(state, wanted)?;
-    check_version(if_match, body.version)?;
-    client_id(wanted)
-}
-
 #[OpenApi(tag = "Tag::Clients")]
 impl Clients {
     /// List clients
@@ -312,10 +305,10 @@ impl Clients {
         #[oai(name = "If-Match")]
         if_match: Header<Option<String>>,
     ) -> Result<Found<ClientBody>, WriteFailure> {
-        let id = check(&ask.state, &client.0, if_match.0.as_deref())?;
+        let id = client_id(&client.0)?;
         let caller = ask.caller(idempotency_key.0.as_deref())?;
         let command = ControlCommand::RenameClient { client: id, name: body.0.name };
-        ask.state.control.execute(&caller, command).await?;
+        ask.state.control.execute(&caller, only_at(if_match.0.as_deref(), id, command)).await?;
         Ok(show(&ask.state, &client.0)?)
     }
 
@@ -336,10 +329,10 @@ impl Clients {
         #[oai(name = "If-Match")]
         if_match: Header<Option<String>>,
     ) -> Result<Found<ClientBody>, WriteFailure> {
-        let id = check(&ask.state, &client.0, if_match.0.as_deref())?;
+        let id = client_id(&client.0)?;
         let caller = ask.caller(idempotency_key.0.as_deref())?;
         let command = ControlCommand::BlockClient { client: id, reason: body.0.reason };
-        ask.state.control.execute(&caller, command).await?;
+        ask.state.control.execute(&caller, only_at(if_match.0.as_deref(), id, command)).await?;
         Ok(show(&ask.state, &client.0)?)
     }
 
@@ -359,9 +352,10 @@ impl Clients {
         #[oai(name = "If-Match")]
         if_match: Header<Option<String>>,
     ) -> Result<Found<ClientBody>, WriteFailure> {
-        let id = check(&ask.state, &client.0, if_match.0.as_deref())?;
+        let id = client_id(&client.0)?;
         let caller = ask.caller(idempotency_key.0.as_deref())?;
-        ask.state.control.execute(&caller, ControlCommand::UnblockClient { client: id }).await?;
+        let command = ControlCommand::UnblockClient { client: id };
+        ask.state.control.execute(&caller, only_at(if_match.0.as_deref(), id, command)).await?;
         Ok(show(&ask.state, &client.0)?)
     }
 
@@ -382,12 +376,9 @@ impl Clients {
         if_match: Header<Option<String>>,
     ) -> Result<Found<Done>, WriteFailure> {
         let id = client_id(&client.0)?;
-        if if_match.0.is_some() {
-            check(&ask.state, &client.0, if_match.0.as_deref())?;
-        }
         let caller = ask.caller(idempotency_key.0.as_deref())?;
-        let committed =
-            ask.state.control.execute(&caller, ControlCommand::RemoveClient { client: id }).await?;
+        let command = only_at(if_match.0.as_deref(), id, ControlCommand::RemoveClient { client: id });
+        let committed = ask.state.control.execute(&caller, command).await?;
         let at = control_at(committed.head);
         Ok(Found::new(done(&committed, at), at))
     }

@@ -6,7 +6,7 @@ use poem_openapi::{Enum, Object, OpenApi};
 use underpass_domain::{ClientId, Code, CodeId, CodeStatus, ControlCommand, LogName, Timestamp};
 
 use super::{Done, Tag, done, example, id};
-use crate::answer::{Found, check_version, control_at};
+use crate::answer::{Found, control_at, only_at};
 use crate::auth::{Admin, Ask, Read};
 use crate::page::Page;
 use crate::problem::{Problem, ReadFailure, WriteFailure};
@@ -192,12 +192,9 @@ impl Codes {
         if_match: Header<Option<String>>,
     ) -> Result<Found<Done>, WriteFailure> {
         let wanted: CodeId = id("code.unknown", "code", &code.0)?;
-        if let Some(found) = ask.state.control.state().state.code(wanted) {
-            check_version(if_match.0.as_deref(), found.version)?;
-        }
         let caller = ask.caller(idempotency_key.0.as_deref())?;
-        let committed =
-            ask.state.control.execute(&caller, ControlCommand::RevokeCode { code: wanted }).await?;
+        let command = only_at(if_match.0.as_deref(), wanted, ControlCommand::RevokeCode { code: wanted });
+        let committed = ask.state.control.execute(&caller, command).await?;
         let at = control_at(committed.head);
         Ok(Found::new(done(&committed, at), at))
     }

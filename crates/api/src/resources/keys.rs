@@ -9,7 +9,7 @@ use poem_openapi::{Enum, Object, OpenApi};
 use underpass_domain::{ApiKey, ControlCommand, KeyId, LogName, Scope, Timestamp};
 
 use super::{Done, Tag, done, example, id};
-use crate::answer::{Created, Found, check_version, control_at};
+use crate::answer::{Created, Found, control_at, only_at};
 use crate::auth::{Admin, Ask, Read};
 use crate::page::Page;
 use crate::problem::{Problem, ReadFailure, WriteFailure};
@@ -285,11 +285,9 @@ impl Keys {
         if_match: Header<Option<String>>,
     ) -> Result<Found<Done>, WriteFailure> {
         let wanted: KeyId = id("key.not_found", "key", &key.0)?;
-        if let Some(found) = ask.state.control.state().state.key(wanted) {
-            check_version(if_match.0.as_deref(), found.version)?;
-        }
         let caller = ask.caller(idempotency_key.0.as_deref())?;
-        let committed = ask.state.control.execute(&caller, ControlCommand::RevokeKey { key: wanted }).await?;
+        let command = only_at(if_match.0.as_deref(), wanted, ControlCommand::RevokeKey { key: wanted });
+        let committed = ask.state.control.execute(&caller, command).await?;
         let at = control_at(committed.head);
         Ok(Found::new(done(&committed, at), at))
     }

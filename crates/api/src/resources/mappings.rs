@@ -7,7 +7,7 @@ use underpass_domain::{ClientId, ControlCommand, LogName, LogPosition, Mapping, 
 
 use super::mapping_body::{ChangeMapping, CreateMapping, EndBody, LiveBody, MappingBody, MappingPage};
 use super::{Done, Tag, done, id};
-use crate::answer::{Created, Found, check_version, control_at};
+use crate::answer::{Created, Found, control_at, only_at};
 use crate::auth::{Admin, Ask, Read};
 use crate::page::Page;
 use crate::problem::{Problem, ReadFailure, WriteFailure};
@@ -55,9 +55,8 @@ async fn apply(
     command: impl FnOnce(&Mapping) -> Result<ControlCommand, Problem>,
 ) -> Result<Found<MappingBody>, WriteFailure> {
     let before = find(&ask.state, mapping)?;
-    check_version(if_match, before.version)?;
     let caller = ask.caller(idempotency_key)?;
-    ask.state.control.execute(&caller, command(&before)?).await?;
+    ask.state.control.execute(&caller, only_at(if_match, before.id, command(&before)?)).await?;
     Ok(show(&ask.state, before.id)?)
 }
 
@@ -230,11 +229,9 @@ impl Mappings {
         #[oai(name = "If-Match")]
         if_match: Header<Option<String>>,
     ) -> Result<Found<Done>, WriteFailure> {
-        if if_match.0.is_some() {
-            check_version(if_match.0.as_deref(), find(&ask.state, &mapping.0)?.version)?;
-        }
         let caller = ask.caller(idempotency_key.0.as_deref())?;
-        let command = ControlCommand::RemoveMapping { mapping: mapping_id(&mapping.0)? };
+        let mapping = mapping_id(&mapping.0)?;
+        let command = only_at(if_match.0.as_deref(), mapping, ControlCommand::RemoveMapping { mapping });
         let committed = ask.state.control.execute(&caller, command).await?;
         let at = control_at(committed.head);
         Ok(Found::new(done(&committed, at), at))

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::model::{MappingOptions, OptionsChange, Scope, Target};
 use crate::ids::{ClientId, CodeId, InviteId, KeyId, MappingId, NodeId, UserId};
+use crate::meta::StreamId;
 use crate::text::{Digest32, PublicKey};
 use crate::time::Timestamp;
 
@@ -219,6 +220,16 @@ pub enum ControlCommand {
     StopNode {
         /// The node.
         node: NodeId,
+    },
+    /// Do something only if a thing still is as whoever asks has seen it. A thing that is not there holds
+    /// nothing back: the command itself says so.
+    OnlyAt {
+        /// The thing: a client, mapping, code, invite or key.
+        of: StreamId,
+        /// The versions that will do. None: no version does.
+        versions: Vec<u64>,
+        /// What to do.
+        command: Box<Self>,
     },
 }
 

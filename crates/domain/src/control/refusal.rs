@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::ids::{ClientId, CodeId, InviteId, KeyId, MappingId, NodeId};
+use crate::meta::StreamId;
 use crate::time::Timestamp;
 
 /// Why a command was refused. Nothing happened.
@@ -179,6 +180,14 @@ pub enum Refusal {
     /// Something was declared expired before its time.
     #[error("its time has not run out")]
     NotDue,
+    /// It has changed since whoever asks has looked.
+    #[error("{of} is at version {current} by now")]
+    VersionMismatch {
+        /// What.
+        of: StreamId,
+        /// Its version.
+        current: u64,
+    },
     /// A limit is reached.
     #[error("{used} of {limit} {} are in use", quota.noun())]
     Quota {
@@ -235,6 +244,8 @@ pub enum RefusalClass {
     NotFound,
     /// It can't be as things are; they may change. 409.
     Conflict,
+    /// It is not as whoever asks has seen it. 412.
+    Stale,
     /// The actor may not. 403.
     Forbidden,
     /// A limit is reached. 403.
@@ -278,6 +289,7 @@ impl Refusal {
             Self::KeyExists { .. } => "key.exists",
             Self::NodeUnknown { .. } => "node.not_found",
             Self::NotDue => "expiry.not_due",
+            Self::VersionMismatch { .. } => "version.mismatch",
             Self::Quota { quota: Quota::Clients, .. } => "quota.clients",
             Self::Quota { quota: Quota::Mappings, .. } => "quota.mappings",
             Self::Quota { quota: Quota::Codes, .. } => "quota.codes",
@@ -317,6 +329,7 @@ impl Refusal {
             | Self::CodeExists
             | Self::KeyExists { .. }
             | Self::NotDue => RefusalClass::Conflict,
+            Self::VersionMismatch { .. } => RefusalClass::Stale,
             Self::Quota { .. } => RefusalClass::Quota,
             Self::PortOutOfRange { .. } => RefusalClass::Invalid { field: "port" },
             Self::Invalid { field, .. } => RefusalClass::Invalid { field },
@@ -357,6 +370,7 @@ impl Refusal {
                 "revoke codes that are not needed, or wait until they expire".into()
             }
             Self::Quota { .. } => "remove what is not needed".into(),
+            Self::VersionMismatch { .. } => "read it again and decide anew".into(),
             Self::Forbidden { .. }
             | Self::ClientExists { .. }
             | Self::InviteExists { .. }

@@ -11,7 +11,7 @@ use super::model::{
 };
 use crate::ids::{ClientId, CodeId, InviteId, KeyId, LogId, MappingId, NodeId};
 use crate::limits::{CLOSED_KEPT_MAX, DUE_BATCH_MAX, NODES_KEPT_MAX};
-use crate::meta::Position;
+use crate::meta::{Entity, Position, StreamId};
 use crate::text::{Digest32, PublicKey};
 use crate::time::Timestamp;
 
@@ -177,6 +177,19 @@ impl ControlState {
     /// The node with this id.
     pub fn node(&self, id: NodeId) -> Option<&Node> {
         self.nodes.get(&id)
+    }
+
+    /// How often something has changed, its beginning included. `None`: it is not there, or has no versions.
+    pub fn version(&self, of: StreamId) -> Option<u64> {
+        let StreamId { entity, id } = of;
+        match entity {
+            Entity::Client => self.client(ClientId::from_bytes(id)).map(|client| client.version),
+            Entity::Mapping => self.mapping(MappingId::from_bytes(id)).map(|mapping| mapping.version),
+            Entity::Code => self.code(CodeId::from_bytes(id)).map(|code| code.version),
+            Entity::Invite => self.invite(InviteId::from_bytes(id)).map(|invite| invite.version),
+            Entity::Key => self.key(KeyId::from_bytes(id)).map(|key| key.version),
+            Entity::Log | Entity::User | Entity::Session | Entity::Node => None,
+        }
     }
 
     /// What a client has to do: the mappings that are served and in which it takes part, by id.

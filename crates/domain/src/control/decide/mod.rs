@@ -18,7 +18,7 @@ use crate::aggregate;
 use crate::events::ControlEvent;
 use crate::ids::ClientId;
 use crate::limits::LABEL_BYTES_MAX;
-use crate::meta::{Actor, Meta};
+use crate::meta::{Actor, Meta, StreamId};
 use crate::names::check_name;
 use crate::time::Timestamp;
 
@@ -100,6 +100,11 @@ pub(super) fn decide(state: &ControlState, meta: &Meta, command: &Command) -> Re
 
         Command::StartNode { node, name, version } => Case::start_node(*node, name, version),
         Command::StopNode { node } => case.stop_node(*node),
+
+        Command::OnlyAt { of, versions, command } => {
+            case.check_version(*of, versions)?;
+            decide(state, meta, command)
+        }
     }
 }
 
@@ -119,6 +124,7 @@ impl<'a> Case<'a> {
         self.active_client(actor)?;
         let forbidden = |what| Err(Refusal::Forbidden { what });
         match command {
+            Command::OnlyAt { command, .. } => self.authorise(command),
             Command::RenameClient { client, .. }
             | Command::RemoveClient { client }
             | Command::IssueCode { client, .. }
@@ -168,6 +174,13 @@ impl<'a> Case<'a> {
             return Err(Refusal::invalid("expires_at", "in the future, before the year 10000"));
         }
         Ok(())
+    }
+
+    fn check_version(&self, of: StreamId, versions: &[u64]) -> Result<(), Refusal> {
+        match self.state.version(of) {
+            Some(current) if !versions.contains(&current) => Err(Refusal::VersionMismatch { of, current }),
+            _ => Ok(()),
+        }
     }
 
     fn client(&self, client: ClientId) -> Result<&'a Client, Refusal> {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::codec;
 use crate::limits::{CLOSED_KEPT_MAX, NODES_KEPT_MAX};
+use crate::meta::StreamId;
 
 fn issue_key(number: u8, expires_at: Option<Timestamp>) -> ControlCommand {
     ControlCommand::IssueKey {
@@ -147,4 +148,32 @@ fn every_refusal_that_can_be_helped_says_how() {
     ] {
         assert!(refusal.hint().is_some_and(|hint| !hint.is_empty()), "{refusal}");
     }
+}
+
+#[test]
+fn what_is_held_to_a_version_is_decided_against_the_version_at_the_head() {
+    let only_at = |of: StreamId, versions: &[u64], command| ControlCommand::OnlyAt {
+        of,
+        versions: versions.to_vec(),
+        command: Box::new(command),
+    };
+    let rename = |name: &str| ControlCommand::RenameClient { client: client(1), name: name.into() };
+    let this = client(1).into();
+    let mut story = Story::with_clients(1);
+    for stale in [&[][..], &[2], &[0, 2]] {
+        let refusal =
+            story.when(Actor::Operator, only_at(this, stale, rename("a"))).then_refused("version.mismatch");
+        assert_eq!(refusal, Refusal::VersionMismatch { of: this, current: 1 });
+        assert_eq!(refusal.class(), RefusalClass::Stale);
+    }
+    story.when(Actor::Operator, only_at(this, &[7, 1], rename("a"))).then(&["client.renamed"]);
+    // Who has seen the same version and comes second has not seen what the first one did.
+    story.when(Actor::Operator, only_at(this, &[1], rename("b"))).then_refused("version.mismatch");
+    story.when(Actor::Operator, only_at(this, &[2], rename("a"))).then_already(client(1));
+    // What is not there says so itself, and nobody may do under a version what he may not do without.
+    let unknown = ControlCommand::RemoveMapping { mapping: mapping(9) };
+    story.when(Actor::Operator, only_at(mapping(9).into(), &[1], unknown)).then_refused("mapping.not_found");
+    let foreign =
+        only_at(this, &[2], ControlCommand::BlockClient { client: client(1), reason: String::new() });
+    story.when(acting(1), foreign).then_refused("forbidden");
 }
