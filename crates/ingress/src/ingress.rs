@@ -6,7 +6,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use underpass_control::Control;
 use underpass_domain::{self as domain, MappingId};
@@ -14,10 +13,7 @@ use underpass_gateway::Gateway;
 use underpass_tasks::Tasks;
 
 use crate::listener::Listener;
-
-/// Callers that a node serves at once on all its public ports. Each holds a socket and two buffers; more than
-/// this are reset, so that one flooded port does not use up what all of them live on.
-const CALLERS_MAX: usize = 32_768;
+use crate::places::{CALLERS_MAX, Places};
 
 /// How often the set is looked at without a change of the log: a mapping that runs out is not always an event
 /// at the very second.
@@ -39,7 +35,7 @@ pub(crate) struct Shared {
     pub gateway: Arc<Gateway>,
     pub bind_ip: IpAddr,
     pub tasks: Tasks,
-    pub callers: Arc<Semaphore>,
+    pub places: Places,
 }
 
 /// A listener that was started.
@@ -54,8 +50,8 @@ struct Started {
 impl Ingress {
     /// Starts to follow the mappings and to listen on `bind_ip`.
     pub fn new(control: Arc<Control>, gateway: Arc<Gateway>, bind_ip: IpAddr, tasks: Tasks) -> Self {
-        let callers = Arc::new(Semaphore::new(CALLERS_MAX));
-        let shared = Arc::new(Shared { control, gateway, bind_ip, tasks, callers });
+        let places = Places::default();
+        let shared = Arc::new(Shared { control, gateway, bind_ip, tasks, places });
         let follower = shared.clone();
         shared.tasks.spawn_essential("public listeners", |stop| async move {
             follow(follower, stop).await;
@@ -71,7 +67,7 @@ impl Ingress {
 
     /// How many callers are being served.
     pub fn callers(&self) -> usize {
-        CALLERS_MAX - self.shared.callers.available_permits()
+        CALLERS_MAX - self.shared.places.free()
     }
 }
 
@@ -136,7 +132,13 @@ fn start(shared: &Arc<Shared>, mapping: MappingId, port: u16) -> Started {
     let stop = CancellationToken::new();
     let closed = CancellationToken::new();
     let address = SocketAddr::new(shared.bind_ip, port);
-    let listener = Listener { shared: shared.clone(), mapping, address, stop: stop.clone() };
+    let listener = Listener {
+        shared: shared.clone(),
+        places: shared.places.of_port(),
+        mapping,
+        address,
+        stop: stop.clone(),
+    };
     let closed_when_dropped = closed.clone().drop_guard();
     shared.tasks.spawn_job("public listener", |drained| async move {
         let _closed = closed_when_dropped;

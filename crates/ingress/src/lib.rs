@@ -11,5 +11,6 @@
 mod caller;
 mod ingress;
 mod listener;
+mod places;
 
 pub use ingress::Ingress;

@@ -14,6 +14,7 @@ use underpass_gateway::ListenerState;
 
 use crate::caller;
 use crate::ingress::Shared;
+use crate::places::PortPlaces;
 
 /// Callers the kernel keeps for us while we are busy.
 const BACKLOG: u32 = 1024;
@@ -28,6 +29,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub shared: Arc<Shared>,
+    pub places: PortPlaces,
     pub mapping: MappingId,
     pub address: SocketAddr,
     pub stop: CancellationToken,
@@ -91,7 +93,7 @@ impl Listener {
     }
 
     fn admit(&self, stream: TcpStream, caller: SocketAddr) {
-        let Ok(place) = self.shared.callers.clone().try_acquire_owned() else {
+        let Some(place) = self.places.take() else {
             tracing::warn!(mapping = %self.mapping, "a caller is reset: as many as possible are served");
             caller::reset(&stream);
             return;
