@@ -1,6 +1,6 @@
 //! A server, and clients that have joined it.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -41,6 +41,31 @@ pub struct Server {
     store: Store,
     environment: Vec<(String, String)>,
     folder: tempfile::TempDir,
+    _ports: Option<PortRange>,
+}
+
+/// Public ports that no other test gives out meanwhile: whoever holds the UDP port of the first one has them all.
+struct PortRange {
+    first: u16,
+    _claim: UdpSocket,
+}
+
+impl PortRange {
+    const LEN: u16 = 50;
+    const COUNT: u16 = 400;
+    /// All of them lie below the ports that the system gives out by itself.
+    const FIRST: u16 = 10_000;
+
+    fn claim() -> Self {
+        let somewhere = free_port() % Self::COUNT;
+        (0..Self::COUNT)
+            .find_map(|nth| {
+                let first = Self::FIRST + (somewhere + nth) % Self::COUNT * Self::LEN;
+                let claim = UdpSocket::bind(("127.0.0.1", first)).ok()?;
+                Some(Self { first, _claim: claim })
+            })
+            .expect("a range of ports that no other test uses")
+    }
 }
 
 impl Server {
@@ -58,14 +83,14 @@ impl Server {
                 (format!("UNDERPASS__{}", key.replace('.', "__").to_uppercase()), (*value).to_owned())
             })
             .collect();
-        if !settings.iter().any(|(key, _)| *key == "ingress.ports") {
-            // Ports of tests that run at the same time must not meet.
-            let low = 10_000 + (free_port() % 400) * 50;
-            environment.push(("UNDERPASS__INGRESS__PORTS".to_owned(), format!("{low}-{}", low + 49)));
+        let ports = settings.iter().all(|(key, _)| *key != "ingress.ports").then(PortRange::claim);
+        if let Some(PortRange { first, .. }) = ports {
+            let last = first + PortRange::LEN - 1;
+            environment.push(("UNDERPASS__INGRESS__PORTS".to_owned(), format!("{first}-{last}")));
         }
         let (listen, api_address) = (free_address(), free_address());
-        let (process, ready) = launch(folder.path(), listen, api_address, store, &environment);
-        Self { process, listen, api_address, ready, store, environment, folder }
+        let (process, ready) = launch(folder.path(), listen, api_address, store, &environment, &[]);
+        Self { process, listen, api_address, ready, store, environment, folder, _ports: ports }
     }
 
     /// Its data folder.
@@ -85,8 +110,13 @@ impl Server {
 
     /// Starts it again, on the same folder and addresses.
     pub fn restart(&mut self) {
-        let (process, ready) =
-            launch(self.folder.path(), self.listen, self.api_address, self.store, &self.environment);
+        self.restart_with(&[]);
+    }
+
+    /// The same, with more arguments.
+    pub fn restart_with(&mut self, arguments: &[&str]) {
+        let Self { listen, api_address, store, environment, folder, .. } = self;
+        let (process, ready) = launch(folder.path(), *listen, *api_address, *store, environment, arguments);
         self.process = process;
         self.ready = ready;
     }
@@ -129,13 +159,14 @@ fn launch(
     api: SocketAddr,
     store: Store,
     environment: &[(String, String)],
+    more: &[&str],
 ) -> (Process, Value) {
     let data = folder.join("data").display().to_string();
     let (listen, api) = (listen.to_string(), api.to_string());
     let arguments = ["serve", "--data", &data, "--listen", &listen, "--api", &api, "--store", store.name()];
     let environment: Vec<(&str, &str)> =
         environment.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-    let mut process = Process::start_with(&arguments, &environment);
+    let mut process = Process::start_with(&[&arguments[..], more].concat(), &environment);
     let ready = process.expect("ready");
     (process, ready)
 }

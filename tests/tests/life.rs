@@ -416,6 +416,32 @@ fn c18_a_link_key_that_is_empty_short_or_constant_is_refused() {
     server.restart();
 }
 
+#[test]
+fn a_link_key_that_is_missing_is_made_anew_only_when_asked_for() {
+    let mut server = Server::start(Store::RocksDb);
+    let laptop = server.client("laptop");
+    assert_eq!(server.process.end(), 0);
+    let path = server.data().join("link.key");
+    let good = fs::read_to_string(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    serve(&server.data()).failed(1, "data.key_missing");
+    run(&["invite", "--data", &server.data_text()]).failed(1, "data.key_missing");
+    assert!(!path.exists(), "a key is never made in passing");
+    // The key from the backup: everything is as it was.
+    fs::write(&path, &good).unwrap();
+    chmod(&path, 0o600);
+    server.restart();
+    assert_eq!(laptop.up().end(), 0);
+    assert_eq!(server.process.end(), 0);
+    // Lost for good: the client notices that this is another server.
+    fs::remove_file(&path).unwrap();
+    server.restart_with(&["--new-link-key"]);
+    assert_ne!(fs::read_to_string(&path).unwrap(), good);
+    laptop.run(&["expose", "3000"]).failed(5, "link.unreachable");
+    let anew = server.client("anew");
+    assert_eq!(anew.up().end(), 0);
+}
+
 // C47
 #[test]
 fn c47_a_port_in_use_at_the_start_leaves_nothing_half_started() {

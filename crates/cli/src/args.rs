@@ -117,6 +117,9 @@ pub struct ServeArgs {
     /// The storage backend [default: rocksdb]
     #[arg(long, value_name = "memory|rocksdb")]
     pub store: Option<String>,
+    /// Make a new link key where the old one is lost; every client must join anew
+    #[arg(long)]
+    pub new_link_key: bool,
 }
 
 /// How a verb reaches a server as its administrator.

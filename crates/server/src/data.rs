@@ -68,6 +68,9 @@ pub enum DataError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// There is a store, but not the key that its clients have pinned.
+    #[error("{} is missing: it is the key by which clients know this server", .0.display())]
+    NoKey(PathBuf),
     /// There is no such folder, and this verb does not make one.
     #[error("there is no data folder at {}", .0.display())]
     Missing(PathBuf),
@@ -97,6 +100,7 @@ impl DataError {
             Self::Newer { .. } => "data.newer",
             Self::Mode { .. } => "data.mode",
             Self::BadKey { .. } | Self::Key(_) => "data.bad_key",
+            Self::NoKey(_) => "data.key_missing",
             Self::Missing(_) => "data.missing",
             Self::Io { .. } => "data.io",
             Self::Random(_) => "random.failed",
@@ -114,6 +118,7 @@ impl DataError {
                 format!("restore {} from a backup; without it, clients must be invited anew", path.display())
             }
             Self::Key(_) => "restore link.key from a backup".to_owned(),
+            Self::NoKey(_) => "restore it from a backup; if it is lost, `underpass serve --new-link-key` makes a new one, and every client must join anew".to_owned(),
             Self::Missing(_) => {
                 "name the folder with --data, or start a server with `underpass serve`".to_owned()
             }
@@ -224,11 +229,12 @@ impl DataFolder {
         }
     }
 
-    /// The key that clients pin, made at the first start.
+    /// The key that clients pin, made at the first start. Where there is a store already, a missing key is made
+    /// only with `anew`: a new one turns away every client.
     ///
     /// # Errors
     /// A file that is open to others, or holds an empty, short or constant key, is refused.
-    pub fn link_key(&self, random: &dyn Random) -> Result<StaticKey, DataError> {
+    pub fn link_key(&self, random: &dyn Random, anew: bool) -> Result<StaticKey, DataError> {
         let path = self.join("link.key");
         match read_small(&path) {
             Ok(text) => {
@@ -240,7 +246,10 @@ impl DataFolder {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if self.join("store").exists() {
-                    tracing::error!(path = %path.display(), "the link key is missing: a new one is made, and clients that joined before must be invited anew");
+                    if !anew {
+                        return Err(DataError::NoKey(path));
+                    }
+                    tracing::warn!(path = %path.display(), "a new link key is made; clients that joined before must join anew");
                 }
                 let mut bytes = Zeroizing::new([0; 32]);
                 random.fill(&mut *bytes)?;
@@ -439,10 +448,26 @@ mod tests {
         let (_parent, path) = folder();
         let random = SeededRandom::new(1);
         let data = DataFolder::open(&path, true).unwrap();
-        let key = data.link_key(&random).unwrap().public();
-        assert_eq!(data.link_key(&random).unwrap().public(), key);
+        let key = data.link_key(&random, false).unwrap().public();
+        assert_eq!(data.link_key(&random, false).unwrap().public(), key);
         let mode = std::fs::metadata(path.join("link.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_lost_key_is_made_anew_only_when_asked_for() {
+        let (_parent, path) = folder();
+        let random = SeededRandom::new(1);
+        let data = DataFolder::open(&path, true).unwrap();
+        let lost = data.link_key(&random, false).unwrap().public();
+        std::fs::create_dir(data.join("store")).unwrap();
+        assert_eq!(data.link_key(&random, true).unwrap().public(), lost, "it is there");
+        std::fs::remove_file(data.join("link.key")).unwrap();
+        let error = data.link_key(&random, false).unwrap_err();
+        assert_eq!(error.code(), "data.key_missing");
+        assert!(error.hint().contains("--new-link-key"), "{}", error.hint());
+        assert!(!data.join("link.key").exists(), "nothing is made in passing");
+        assert_ne!(data.link_key(&random, true).unwrap().public(), lost);
     }
 
     /// C18: secret files open to others, empty, short and constant secrets are refused.
@@ -451,20 +476,20 @@ mod tests {
         let (_parent, path) = folder();
         let random = SeededRandom::new(1);
         let data = DataFolder::open(&path, true).unwrap();
-        data.link_key(&random).unwrap();
+        data.link_key(&random, false).unwrap();
         let file = path.join("link.key");
         std::fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
-        let error = data.link_key(&random).unwrap_err();
+        let error = data.link_key(&random, false).unwrap_err();
         assert_eq!(error.code(), "data.mode");
         assert!(error.hint().starts_with("run: chmod 600 "), "{}", error.hint());
         std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
         let zeros = format!("{LINK_KEY_PREFIX}{}\n", BASE64URL_NOPAD.encode(&[0; 32]));
         for weak in ["", "\n", "secret\n", "underpass-link-key-1:AAAA\n", &zeros] {
             std::fs::write(&file, weak).unwrap();
-            assert_eq!(data.link_key(&random).unwrap_err().code(), "data.bad_key", "{weak:?}");
+            assert_eq!(data.link_key(&random, false).unwrap_err().code(), "data.bad_key", "{weak:?}");
         }
         std::fs::write(&file, [0xff; 60]).unwrap();
-        assert_eq!(data.link_key(&random).unwrap_err().code(), "data.bad_key", "no text");
+        assert_eq!(data.link_key(&random, false).unwrap_err().code(), "data.bad_key", "no text");
         drop(data);
         std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
         assert!(matches!(DataFolder::open(&path, true), Err(DataError::Mode { .. })));

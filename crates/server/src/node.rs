@@ -96,7 +96,7 @@ impl Node {
             api_listener.local_addr().map_err(|source| api_server::cannot_listen(config.api, source))?;
 
         let data = DataFolder::open(&config.data, true)?;
-        let link_key = data.link_key(&*random)?;
+        let link_key = data.link_key(&*random, config.new_link_key)?;
         let node = data.node_id(clock.now(), &*random)?;
         let backend = Backend::open(config.store, &data.join("store")).await?;
 

@@ -17,7 +17,7 @@ use crate::advertise::advertised;
 use crate::api_server::{self, invite_line};
 use crate::backend::Backend;
 use crate::config::StoreKind;
-use crate::data::{DataError, DataFolder};
+use crate::data::DataFolder;
 use crate::error::StartError;
 use crate::system::{SystemClock, SystemRandom};
 
@@ -61,13 +61,7 @@ impl Offline {
         }
         let random = Arc::new(SystemRandom);
         let clock = Arc::new(SystemClock);
-        // A new key would turn all clients away: not something to do in passing.
-        let key_file = data.join("link.key");
-        if !key_file.exists() {
-            let reason = "it is missing; `underpass serve` makes a new one, and clients must be invited anew";
-            return Err(DataError::BadKey { path: key_file, reason }.into());
-        }
-        let link_key = data.link_key(&*random)?;
+        let link_key = data.link_key(&*random, false)?;
         // What the last start said; without one there was no server that an invite could lead to.
         let (advertise, _) = advertised(data.advertised()?.as_deref(), CLIENTS_DEFAULT);
         let line = invite_line(vec![advertise.clone()], link_key.public())?;

@@ -46,7 +46,7 @@ fn configure(args: &ServeArgs) -> Result<Config, CliError> {
         environment: super::config::environment(),
         flags: flags.into_iter().filter_map(|(key, value)| Some((key, value?))).collect(),
     };
-    Ok(super::config::load(&sources)?.config)
+    Ok(Config { new_link_key: args.new_link_key, ..super::config::load(&sources)?.config })
 }
 
 fn announce(node: &Node, output: Output) -> Result<(), CliError> {

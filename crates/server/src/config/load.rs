@@ -238,6 +238,7 @@ fn build(values: &Values) -> Option<Config> {
         listen,
         advertise: text("server.advertise").map(ToOwned::to_owned),
         data: PathBuf::from(text("server.data")?),
+        new_link_key: false,
         name: text("server.name")?.to_owned(),
         enrolment: match text("server.enrolment")? {
             "open" => Enrolment::Open,

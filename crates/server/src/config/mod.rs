@@ -24,6 +24,8 @@ pub struct Config {
     pub advertise: Option<String>,
     /// The data folder.
     pub data: PathBuf,
+    /// Whether a lost link key may be made anew. Never a setting: it is for one start.
+    pub new_link_key: bool,
     /// This node's name.
     pub name: String,
     /// Who may enrol.
