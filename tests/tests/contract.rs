@@ -287,9 +287,8 @@ fn a_waiting_verb_takes_over_when_the_first_one_ends() {
     for killed in [false, true] {
         let (mut first, first_public) = laptop.expose(&[&first_target, "--name", "first"]);
         let (mut second, second_public) = laptop.expose(&[&second_target, "--name", "second"]);
-        // The link of before has ended this very moment: its last channels may still be on their way out.
-        eventually("the first serves", || echoes(first_public));
-        eventually("the second serves", || echoes(second_public));
+        echoes(first_public).unwrap();
+        echoes(second_public).unwrap();
         if killed {
             first.kill();
         } else {
@@ -298,8 +297,8 @@ fn a_waiting_verb_takes_over_when_the_first_one_ends() {
         second.expect("took_over");
         second.expect("connected");
         // The mappings live on the server and the targets in the folder: both go on.
-        eventually("the one of the verb that took over", || echoes(second_public));
-        eventually("the one of the verb that ended", || echoes(first_public));
+        echoes(second_public).unwrap();
+        echoes(first_public).unwrap();
         assert_eq!(second.end(), 0);
     }
 }

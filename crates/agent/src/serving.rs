@@ -113,6 +113,14 @@ impl Serving {
         self.newest.send_replace(Some(Arc::new(desired)));
     }
 
+    /// The server's words, beginning with the newest that was said already: the link may be up before anybody
+    /// follows.
+    fn words(&self) -> watch::Receiver<Option<Arc<Desired>>> {
+        let mut words = self.newest.subscribe();
+        words.mark_changed();
+        words
+    }
+
     pub(crate) fn get(&self, mapping: MappingId) -> Option<Arc<Served>> {
         read(&self.served).get(&mapping).cloned()
     }
@@ -202,7 +210,7 @@ impl Serving {
 
 /// Follows the server's word until `stop`.
 pub(crate) async fn follow(core: Arc<Core>, stop: CancellationToken) -> Result<(), Infallible> {
-    let mut newest = core.serving.newest.subscribe();
+    let mut newest = core.serving.words();
     let mut retry_at = Instant::now() + BIND_RETRY;
     loop {
         tokio::select! {
@@ -390,4 +398,19 @@ fn result(mapping: MappingId, status: ResultStatus, message: String) -> MappingR
 pub(crate) async fn look_again(core: &Arc<Core>) {
     // A change that is being applied looks at the list itself.
     let _ = timeout(BIND_RETRY, retry(core)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_word_of_the_server_that_came_before_anybody_followed_is_heard() {
+        let serving = Serving::new();
+        serving.wanted(Desired { position: 7, ..Desired::default() });
+        let mut words = serving.words();
+        timeout(Duration::from_secs(10), words.changed()).await.unwrap().unwrap();
+        assert_eq!(words.borrow_and_update().as_ref().map(|desired| desired.position), Some(7));
+        assert!(!words.has_changed().unwrap(), "once");
+    }
 }
