@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use underpass_store::{BoxError, StoreError};
 
 use crate::link::{Links, source};
-use crate::verdict::{Verdict, is_full, verdict};
+use crate::verdict::{Verdict, is_full, is_too_long, verdict};
 
 /// What may be repeated gets so many attempts at least before the deadline, on other members if there are
 /// any: a member that hangs costs a third of the time.
@@ -94,17 +94,19 @@ impl Server {
                     };
                     match timeout_at(until, request(Arc::clone(&linked.client))).await {
                         Ok(Ok(answer)) => return Ok(answer),
-                        Ok(Err(error)) if is_full(&error) => return Err(Failed::Answer(error)),
+                        Ok(Err(error)) if is_full(&error) || kind == Kind::Read && is_too_long(&error) => {
+                            return Err(Failed::Answer(error));
+                        }
                         Ok(Err(error)) => match verdict(&error) {
                             Verdict::Refused => return Err(Failed::Answer(error)),
                             Verdict::NotYet { leave } => {
                                 if leave {
-                                    self.links.leave(&linked).await;
+                                    self.links.leave(&linked);
                                 }
                                 source(error)
                             }
                             Verdict::Unknown => {
-                                self.links.leave(&linked).await;
+                                self.links.leave(&linked);
                                 if kind == Kind::Once {
                                     return Err(Failed::Unknown(source(error)));
                                 }
@@ -113,7 +115,7 @@ impl Server {
                             }
                         },
                         Err(_) => {
-                            self.links.leave(&linked).await;
+                            self.links.leave(&linked);
                             happened = true;
                             let late = format!("no answer from {}", self.links.url(&linked));
                             if kind == Kind::Once || Instant::now() >= deadline {

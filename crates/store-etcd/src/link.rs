@@ -2,12 +2,12 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::Arc;
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{Channel, Client, ConnectOptions};
-use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tonic::transport::Endpoint;
 use underpass_store::BoxError;
@@ -30,18 +30,27 @@ pub(crate) struct Links {
     /// Numbers connections, so that a failure on an old one doesn't end its successor.
     made: AtomicU64,
     options: ConnectOptions,
-    connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
 }
 
 struct Member {
     url: String,
     endpoint: Endpoint,
     link: Mutex<Link>,
+    /// Held while connecting: who else wants the connection waits for it, and doesn't make another.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+impl Member {
+    fn link(&self) -> MutexGuard<'_, Link> {
+        // Nothing panics while it is held.
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 enum Link {
     None,
-    Up { client: Arc<Client>, number: u64 },
+    Up(Linked),
     Down { since: Instant, why: Arc<NotConnected> },
 }
 
@@ -70,6 +79,8 @@ pub(crate) enum Fault {
     Away,
     /// Somebody answers, but TLS fails.
     Tls,
+    /// Somebody hangs up in the middle of TLS: it doesn't speak it, or it is going down.
+    TlsCut,
     /// etcd doesn't take the user and password.
     Credentials,
 }
@@ -107,30 +118,40 @@ impl Links {
 
     /// The connection to the member in use. On an error, the next call tries the next member.
     pub(crate) async fn get(&self) -> Result<Linked, Arc<NotConnected>> {
-        let member = self.current.load(Ordering::Relaxed);
-        let mut link = self.members[member].link.lock().await;
-        match &*link {
-            Link::Up { client, number } => {
-                return Ok(Linked { client: Arc::clone(client), member, number: *number });
-            }
-            Link::Down { since, why } if since.elapsed() < DOWN => {
-                self.next(member);
-                return Err(Arc::clone(why));
-            }
-            _ => {}
+        let number = self.current.load(Ordering::Relaxed);
+        let member = &self.members[number];
+        if let Some(known) = self.known(number) {
+            return known;
         }
-        match self.connect(member).await {
+        let _connecting = member.connecting.lock().await;
+        if let Some(known) = self.known(number) {
+            return known;
+        }
+        match self.connect(number).await {
             Ok(client) => {
-                let number = self.made.fetch_add(1, Ordering::Relaxed);
-                *link = Link::Up { client: Arc::clone(&client), number };
-                Ok(Linked { client, member, number })
+                let linked = self.linked(client, number);
+                *member.link() = Link::Up(linked.clone());
+                Ok(linked)
             }
             Err(why) => {
                 let why = Arc::new(why);
-                *link = Link::Down { since: Instant::now(), why: Arc::clone(&why) };
-                self.next(member);
+                *member.link() = Link::Down { since: Instant::now(), why: Arc::clone(&why) };
+                self.next(number);
                 Err(why)
             }
+        }
+    }
+
+    /// What can be said of a member without asking it.
+    fn known(&self, number: usize) -> Option<Result<Linked, Arc<NotConnected>>> {
+        let link = self.members[number].link();
+        match &*link {
+            Link::Up(linked) => Some(Ok(linked.clone())),
+            Link::Down { since, why } if since.elapsed() < DOWN => {
+                self.next(number);
+                Some(Err(Arc::clone(why)))
+            }
+            Link::None | Link::Down { .. } => None,
         }
     }
 
@@ -138,7 +159,7 @@ impl Links {
     pub(crate) async fn another(&self) -> Result<Linked, NotConnected> {
         let member = self.current.load(Ordering::Relaxed);
         match self.connect(member).await {
-            Ok(client) => Ok(Linked { client, member, number: self.made.fetch_add(1, Ordering::Relaxed) }),
+            Ok(client) => Ok(self.linked(client, member)),
             Err(why) => {
                 self.next(member);
                 Err(why)
@@ -146,19 +167,23 @@ impl Links {
         }
     }
 
+    fn linked(&self, client: Arc<Client>, member: usize) -> Linked {
+        Linked { client, member, number: self.made.fetch_add(1, Ordering::Relaxed) }
+    }
+
     /// Stops using a connection, and its member if there is another one.
-    pub(crate) async fn leave(&self, linked: &Linked) {
+    pub(crate) fn leave(&self, linked: &Linked) {
         self.next(linked.member);
-        let mut link = self.members[linked.member].link.lock().await;
-        if matches!(*link, Link::Up { number, .. } if number == linked.number) {
+        let mut link = self.members[linked.member].link();
+        if matches!(&*link, Link::Up(up) if up.number == linked.number) {
             *link = Link::None;
         }
     }
 
     /// Ends all connections, once what runs on them has ended.
-    pub(crate) async fn close(&self) {
+    pub(crate) fn close(&self) {
         for member in &self.members {
-            *member.link.lock().await = Link::None;
+            *member.link() = Link::None;
         }
     }
 
@@ -178,7 +203,11 @@ impl Links {
         let failed = |fault, source| NotConnected { url: url.clone(), fault, source };
         let connect = async {
             let channel = endpoint.connect().await.map_err(|error| {
-                let fault = if is_tls(&error) { Fault::Tls } else { Fault::Away };
+                let fault = match kind(&error) {
+                    Some(ErrorKind::InvalidData) => Fault::Tls,
+                    Some(ErrorKind::UnexpectedEof) => Fault::TlsCut,
+                    _ => Fault::Away,
+                };
                 failed(fault, error.into())
             })?;
             // Sends the user and password, if there are any.
@@ -217,7 +246,7 @@ fn member(named: &str, options: &EtcdOptions) -> Result<Member, BoxError> {
     if let Some(tls) = &options.tls {
         endpoint = endpoint.tls_config(tls.config())?;
     }
-    Ok(Member { url, endpoint, link: Mutex::new(Link::None) })
+    Ok(Member { url, endpoint, link: Mutex::new(Link::None), connecting: tokio::sync::Mutex::default() })
 }
 
 /// Whose fault an error of a request is, as far as it can be told.
@@ -226,7 +255,8 @@ pub(crate) fn fault(error: &etcd_client::Error) -> Fault {
     let etcd_client::Error::GRpcStatus(status) = error else { return Fault::Away };
     match status.code() {
         Code::InvalidArgument | Code::FailedPrecondition | Code::Unauthenticated => Fault::Credentials,
-        _ if is_tls(status) => Fault::Tls,
+        // A server that wants a certificate says so after the handshake is over for us.
+        _ if kind(status) == Some(ErrorKind::InvalidData) => Fault::Tls,
         _ => Fault::Away,
     }
 }
@@ -240,12 +270,9 @@ pub(crate) fn source(error: etcd_client::Error) -> BoxError {
     }
 }
 
-/// rustls gives its errors to tokio as "invalid data".
-fn is_tls(error: &(dyn StdError + 'static)) -> bool {
-    chain(error).any(|error| {
-        let io = error.downcast_ref::<std::io::Error>();
-        io.is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData)
-    })
+/// What the system says, or TLS: rustls gives its errors to tokio as "invalid data".
+fn kind(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
+    chain(error).find_map(|error| error.downcast_ref::<std::io::Error>()).map(std::io::Error::kind)
 }
 
 #[cfg(test)]

@@ -22,6 +22,9 @@ const VERSION_MIN: (u64, u64) = (3, 4);
 /// Releases before it no longer get corrections.
 const VERSION_SUPPORTED: (u64, u64) = (3, 5);
 
+/// Reading and setting the marker takes no longer than so many requests may.
+const CLAIM_REQUESTS: u32 = 2;
+
 /// Between rounds over the members.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
@@ -115,10 +118,16 @@ pub(crate) async fn open(options: &EtcdOptions) -> Result<(Server, Namespace), O
     let bad = |source| OpenError::Options { source };
     let namespace = Namespace::new(&options.prefix).map_err(|rule| bad(rule.into()))?;
     let server = Server::new(options).map_err(bad)?;
+    if options.credentials.is_some() && options.tls.is_none() {
+        tracing::warn!("without TLS, the password for etcd can be read on its way");
+    }
     let opening = Opening { server: &server, namespace: &namespace };
     let version = opening.find().await?;
     opening.check_version(&version)?;
-    opening.claim().await?;
+    // A few requests, which an election may hold up one after another.
+    timeout(CLAIM_REQUESTS * options.request_timeout, opening.claim())
+        .await
+        .unwrap_or_else(|_| Err(opening.unreachable("no answer in time".into())))?;
     Ok((server, namespace))
 }
 
@@ -138,7 +147,7 @@ impl Opening<'_> {
             for _ in 0..self.server.links.len() {
                 match timeout(deadline - Instant::now(), self.ask_version()).await {
                     Ok(Ok(version)) => return Ok(version),
-                    Ok(Err(why)) if why.fault == Fault::Away => away = Some(why),
+                    Ok(Err(why)) if matches!(why.fault, Fault::Away | Fault::TlsCut) => away = Some(why),
                     Ok(Err(why)) => wrong = Some(why),
                     Err(_) => break,
                 }
@@ -150,8 +159,13 @@ impl Opening<'_> {
                 });
             }
             if Instant::now() + PAUSE >= deadline {
-                let why: BoxError = away.map_or_else(|| "no answer in time".into(), Into::into);
-                return Err(self.unreachable(why));
+                return Err(match away {
+                    Some(NotConnected { url: endpoint, fault: Fault::TlsCut, source }) => {
+                        OpenError::Tls { endpoint, source }
+                    }
+                    Some(why) => self.unreachable(why.into()),
+                    None => self.unreachable("no answer in time".into()),
+                });
             }
             sleep(PAUSE).await;
         }
@@ -171,18 +185,18 @@ impl Opening<'_> {
             }
         };
         let url = links.url(&linked).to_owned();
-        match linked.client.maintenance_client().status().await {
-            Ok(status) => Ok(status.version().to_owned()),
-            Err(error) => {
-                links.leave(&linked).await;
-                Err(NotConnected { url, fault: fault(&error), source: source(error) })
-            }
-        }
+        let (fault, source) =
+            match timeout(links.connect_timeout, linked.client.maintenance_client().status()).await {
+                Ok(Ok(status)) => return Ok(status.version().to_owned()),
+                Ok(Err(error)) => (fault(&error), source(error)),
+                Err(_) => (Fault::Away, format!("no answer within {:?}", links.connect_timeout).into()),
+            };
+        links.leave(&linked);
+        Err(NotConnected { url, fault, source })
     }
 
     fn check_version(&self, version: &str) -> Result<(), OpenError> {
-        let mut numbers = version.split('.').map_while(|number| number.parse().ok());
-        let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        let found = release(version);
         if found < VERSION_MIN {
             let endpoints = self.server.links.urls();
             return Err(OpenError::Version { endpoints, found: version.to_owned() });
@@ -287,7 +301,27 @@ impl Opening<'_> {
     }
 }
 
+/// The first two numbers of a version.
+fn release(version: &str) -> (u64, u64) {
+    let mut numbers = version.split('.').map_while(|number| number.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 /// An error and its sources in one line: the error itself is shared and stays where it is.
 fn chain_text(error: &(dyn std::error::Error + 'static)) -> String {
     crate::verdict::chain(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_compare_as_numbers() {
+        for (version, number) in [("3.4.23", (3, 4)), ("3.10.0-rc.1", (3, 10)), ("", (0, 0)), ("x.y", (0, 0))]
+        {
+            assert_eq!(release(version), number, "{version}");
+        }
+        assert!(release("3.3.27") < VERSION_MIN && release("3.10.0") > VERSION_SUPPORTED);
+    }
 }

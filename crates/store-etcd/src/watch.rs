@@ -28,14 +28,16 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// A watch of what comes after `after` under `prefix`.
 pub(crate) async fn watch(shared: &Arc<Shared>, prefix: &Key, after: Revision) -> Result<Watch, StoreError> {
     let range = shared.namespace.under(prefix);
-    let stream = begin(Arc::clone(shared), range.clone(), after, shared.server.request_timeout)
+    let deadline = Instant::now() + shared.server.request_timeout;
+    let stream = begin(Arc::clone(shared), range.clone(), after, deadline)
         .await
         .map_err(|error| StoreError::unavailable(OP, error))?;
     Ok(Watch::new(EtcdWatch {
         shared: Arc::clone(shared),
         range,
         batches: Batches::new(after),
-        state: State::Running(Box::new(stream)),
+        state: State::running(stream),
+        trouble: None,
     }))
 }
 
@@ -44,13 +46,21 @@ struct EtcdWatch {
     range: Range,
     batches: Batches,
     state: State,
+    /// Since when it breaks each time before it has run for a while.
+    trouble: Option<Instant>,
 }
 
 /// Outlives the futures that wait: dropping one loses neither an answer nor an attempt.
 enum State {
     Beginning(Pin<Box<dyn Future<Output = Result<WatchStream, BoxError>> + Send>>),
-    Running(Box<WatchStream>),
+    Running { stream: Box<WatchStream>, since: Instant },
     Ended(Ended),
+}
+
+impl State {
+    fn running(stream: WatchStream) -> Self {
+        Self::Running { stream: Box::new(stream), since: Instant::now() }
+    }
 }
 
 #[derive(Clone)]
@@ -93,13 +103,13 @@ impl EtcdWatch {
         match &mut self.state {
             State::Ended(ended) => return Err(ended.clone().into()),
             State::Beginning(beginning) => match beginning.await {
-                Ok(stream) => self.state = State::Running(Box::new(stream)),
+                Ok(stream) => self.state = State::running(stream),
                 Err(error) => self.state = State::Ended(Ended::Unavailable(error.into())),
             },
-            State::Running(stream) => match stream.message().await {
+            State::Running { stream, .. } => match stream.message().await {
                 Ok(Some(answer)) => self.take(&answer),
-                Ok(None) => self.begin_again(&"the watch has ended".into()),
-                Err(error) => self.begin_again(&source(error)),
+                Ok(None) => self.begin_again("the watch has ended".into()),
+                Err(error) => self.begin_again(source(error)),
             },
         }
         Ok(())
@@ -118,7 +128,7 @@ impl EtcdWatch {
                     let why: BoxError = reason.to_owned().into();
                     self.state = State::Ended(Ended::Unavailable(why.into()));
                 }
-                reason => self.begin_again(&reason.to_owned().into()),
+                reason => self.begin_again(reason.to_owned().into()),
             };
         }
         for event in answer.events() {
@@ -138,25 +148,40 @@ impl EtcdWatch {
         self.batches.add(revision, change(key, put));
     }
 
-    fn begin_again(&mut self, why: &BoxError) {
+    fn begin_again(&mut self, why: BoxError) {
         let after = self.batches.interrupted();
-        tracing::debug!(error = %**why, %after, "a watch of etcd begins again");
-        let begin = begin(Arc::clone(&self.shared), self.range.clone(), after, PATIENCE);
-        self.state = State::Beginning(Box::pin(begin));
+        tracing::debug!(error = %*why, %after, "a watch of etcd begins again");
+        if let State::Running { since, .. } = &self.state
+            && since.elapsed() > PATIENCE
+        {
+            self.trouble = None;
+        }
+        let again = self.trouble.is_some();
+        let deadline = *self.trouble.get_or_insert_with(Instant::now) + PATIENCE;
+        if Instant::now() >= deadline {
+            self.state = State::Ended(Ended::Unavailable(why.into()));
+            return;
+        }
+        let (shared, range) = (Arc::clone(&self.shared), self.range.clone());
+        self.state = State::Beginning(Box::pin(async move {
+            if again {
+                sleep(PAUSE).await;
+            }
+            begin(shared, range, after, deadline).await
+        }));
     }
 }
 
 /// `mvccpb.Event.EventType`.
 const PUT: i32 = etcd_client::EventType::Put as i32;
 
-/// Begins a watch, at whichever member takes it within `patience`.
+/// Begins a watch, at whichever member takes it before `deadline`.
 async fn begin(
     shared: Arc<Shared>,
     range: Range,
     after: Revision,
-    patience: Duration,
+    deadline: Instant,
 ) -> Result<WatchStream, BoxError> {
-    let deadline = Instant::now() + patience;
     loop {
         if shared.server.closed.is_cancelled() {
             return Err("the store is closed".into());
@@ -191,7 +216,7 @@ async fn begin_once(shared: &Shared, range: &Range, after: Revision) -> Result<W
         .await
         .unwrap_or_else(|_| Err(format!("no answer from {}", shared.server.links.url(&linked)).into()));
     if begun.is_err() {
-        shared.server.links.leave(&linked).await;
+        shared.server.links.leave(&linked);
     }
     begun
 }
