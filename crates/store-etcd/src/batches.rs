@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use underpass_store::{Batch, Change, Key, Revision};
+use underpass_store::{Batch, Change, Revision};
 
 /// Puts batches together.
 #[derive(Debug)]
@@ -58,13 +58,10 @@ impl Batches {
     }
 }
 
-/// A change of an entry, from the parts of an event.
-pub(crate) fn change(key: Key, put: Option<underpass_store::Entry>) -> Change {
-    put.map_or(Change::Deleted(key), Change::Put)
-}
-
 #[cfg(test)]
 mod tests {
+    use underpass_store::Key;
+
     use super::*;
 
     fn deleted(key: &str) -> Change {

@@ -9,7 +9,7 @@ use underpass_store::{Commit, Guard, Key, LeaseId, Outcome, Revision, StoreError
 
 use crate::call::{Failed, Kind};
 use crate::namespace::Namespace;
-use crate::store::{Shared, revision_of};
+use crate::store::{Shared, written};
 use crate::verdict::{is_full, lease_is_gone};
 
 const OP: &str = "commit";
@@ -26,7 +26,7 @@ pub(crate) async fn commit(shared: &Shared, commit: &Commit) -> Result<Outcome, 
         Err(failed) => return Err(failed.into_store(OP, Kind::Once)),
     };
     if answer.succeeded() {
-        return Ok(Outcome::Committed(revision_of(OP, TxnResponse::header(&answer))?));
+        return Ok(Outcome::Committed(written(OP, TxnResponse::header(&answer))?));
     }
     match failed_guards(commit, &answer) {
         Some(failed) if !failed.is_empty() => Ok(Outcome::Conflict(failed)),
@@ -117,15 +117,13 @@ async fn gone(shared: &Shared, commit: &Commit) -> LeaseId {
 /// hold, nothing happened.
 async fn full(shared: &Shared, commit: &Commit, failed: Failed) -> Result<Outcome, StoreError> {
     let Failed::Answer(error) = failed else { return Err(failed.into_store(OP, Kind::Once)) };
-    let written = |key: &Key| commit.writes().iter().any(|write| write.key() == key);
-    let tells = |(key, guard): &(Key, Guard)| match guard {
+    let guarded = |write: &Write| commit.guards().iter().find(|(key, _)| key == write.key());
+    let tells = |write: &Write| match (guarded(write), write) {
         // Deleting what must be absent changes nothing.
-        Guard::Absent => {
-            commit.writes().iter().any(|write| matches!(write, Write::Put { key: at, .. } if at == key))
-        }
-        Guard::At(_) => written(key),
+        (Some((_, Guard::Absent)), Write::Delete { .. }) | (None, _) => false,
+        (Some(_), _) => true,
     };
-    if is_full(&error) && commit.guards().iter().any(tells) {
+    if is_full(&error) && commit.writes().iter().any(tells) {
         let looks = Txn::new().and_then(looks(&shared.namespace, commit));
         if let Ok(answer) = send(shared, Kind::Read, &looks).await
             && failed_guards(commit, &answer).is_some_and(|failed| failed.is_empty())

@@ -15,9 +15,11 @@ use underpass_store::BoxError;
 use crate::options::EtcdOptions;
 use crate::verdict::chain;
 
-/// etcd ends connections that are pinged more often than each 5 s, or while nothing runs on them.
+/// etcd ends connections that are pinged more often than each 5 s, or while nothing runs on them; then the
+/// system asks instead whether the other side is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_RETRIES: u32 = 2;
 
 /// A member that could not be reached isn't tried again before: many waiting calls share one attempt.
 const DOWN: Duration = Duration::from_millis(100);
@@ -242,7 +244,10 @@ fn member(named: &str, options: &EtcdOptions) -> Result<Member, BoxError> {
         .connect_timeout(options.connect_timeout)
         .http2_keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
-        .keep_alive_while_idle(false);
+        .keep_alive_while_idle(false)
+        .tcp_keepalive(Some(PING_INTERVAL))
+        .tcp_keepalive_interval(Some(PING_TIMEOUT))
+        .tcp_keepalive_retries(Some(KEEP_ALIVE_RETRIES));
     if let Some(tls) = &options.tls {
         endpoint = endpoint.tls_config(tls.config())?;
     }

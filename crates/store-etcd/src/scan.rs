@@ -7,10 +7,8 @@ use underpass_store::{Entry, Revision, StoreError, limits};
 
 use crate::call::{Failed, Kind};
 use crate::namespace::Range;
-use crate::store::{Shared, entry, revision_of};
+use crate::store::{NO_HEADER, Shared, entry, revision_in};
 use crate::verdict::{is_compacted, is_too_long};
-
-const OP: &str = "scan";
 
 /// Entries in a page that fits however large they are.
 const PAGE_MIN: usize = 16;
@@ -31,17 +29,12 @@ pub(crate) async fn scan(shared: &Shared, range: Range, limit: usize) -> Result<
     loop {
         match pages(shared, &range, limit).await {
             Err(Failed::Answer(error)) if is_compacted(&error) && attempt < ATTEMPTS_MAX => attempt += 1,
-            Err(failed) => return Err(failed.into_store(OP, Kind::Read)),
-            Ok(scanned) => return scanned,
+            scanned => return scanned.map_err(|failed| failed.into_store("scan", Kind::Read)),
         }
     }
 }
 
-async fn pages(
-    shared: &Shared,
-    (from, to): &Range,
-    limit: usize,
-) -> Result<Result<Vec<Entry>, StoreError>, Failed> {
+async fn pages(shared: &Shared, (from, to): &Range, limit: usize) -> Result<Vec<Entry>, Failed> {
     let mut from = from.clone();
     let mut entries: Vec<Entry> = Vec::new();
     let mut revision = None;
@@ -58,10 +51,8 @@ async fn pages(
             Ok(found) => found,
         };
         if revision.is_none() {
-            revision = match revision_of(OP, GetResponse::header(&found)) {
-                Ok(revision) => Some(revision),
-                Err(error) => return Ok(Err(error)),
-            };
+            let named = revision_in(GetResponse::header(&found));
+            revision = Some(named.ok_or_else(|| Failed::NotDone(NO_HEADER.into()))?);
         }
         let more = found.more();
         for stored in found.take_kvs() {
@@ -73,7 +64,7 @@ async fn pages(
             }
         }
         if !more || entries.len() >= limit {
-            return Ok(Ok(entries));
+            return Ok(entries);
         }
         // The first key behind the last one.
         from.push(0);

@@ -24,7 +24,8 @@ use crate::{commit, lease, scan, watch};
 
 /// A store below a prefix of an etcd cluster. See the [crate](crate).
 ///
-/// [`close`](Self::close) it in the end, so that its watches end too.
+/// It belongs to the tokio runtime that it was opened in, which runs its connections. [`close`](Self::close) it in
+/// the end, so that its watches end too.
 pub struct EtcdStore {
     pub(crate) shared: Arc<Shared>,
 }
@@ -119,15 +120,21 @@ impl Shared {
             }
             (Err(failed), _) => return Err(failed.into_store(op, Kind::Once)),
         };
-        revision_of(op, PutResponse::header(&put))
+        written(op, PutResponse::header(&put))
     }
 }
 
+/// What is wrong with an answer that names no revision. No etcd sends one.
+pub(crate) const NO_HEADER: &str = "the answer of etcd has no header";
+
 /// The revision that an answer names.
-pub(crate) fn revision_of(op: &'static str, header: Option<&ResponseHeader>) -> Result<Revision, StoreError> {
-    // After a write it is not known which revision it got.
-    let header = header.ok_or_else(|| StoreError::indeterminate(op, "the answer of etcd has no header"))?;
-    Ok(Revision(header.revision().cast_unsigned()))
+pub(crate) fn revision_in(header: Option<&ResponseHeader>) -> Option<Revision> {
+    header.map(|header| Revision(header.revision().cast_unsigned()))
+}
+
+/// The revision of a write. Without one it is not known what happened.
+pub(crate) fn written(op: &'static str, header: Option<&ResponseHeader>) -> Result<Revision, StoreError> {
+    revision_in(header).ok_or_else(|| StoreError::indeterminate(op, NO_HEADER))
 }
 
 /// An entry as etcd has it.
@@ -172,7 +179,7 @@ impl KvStore for EtcdStore {
             async move { client.kv_client().delete(at, None).await }
         };
         let deleted = self.shared.ask("delete", Kind::Once, request).await?;
-        let revision = revision_of("delete", DeleteResponse::header(&deleted))?;
+        let revision = written("delete", DeleteResponse::header(&deleted))?;
         Ok((deleted.deleted() > 0).then_some(revision))
     }
 
@@ -184,10 +191,7 @@ impl KvStore for EtcdStore {
             async move { client.kv_client().get(marker, Some(GetOptions::new().with_count_only())).await }
         };
         let found = self.shared.ask("revision", Kind::Read, request).await?;
-        found
-            .header()
-            .map(|header| Revision(header.revision().cast_unsigned()))
-            .ok_or_else(|| StoreError::unavailable("revision", "the answer of etcd has no header"))
+        revision_in(found.header()).ok_or_else(|| StoreError::unavailable("revision", NO_HEADER))
     }
 
     fn limits(&self) -> Limits {

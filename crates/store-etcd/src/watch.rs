@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use etcd_client::{Event, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::proto::PbEvent;
+use etcd_client::{KeyValue, WatchOptions, WatchResponse, WatchStream};
 use tokio::time::{Instant, sleep, timeout};
-use underpass_store::{Batch, BoxError, Key, Revision, StoreError, Watch, WatchSource};
+use underpass_store::{Batch, BoxError, Change, Key, Revision, StoreError, Watch, WatchSource};
 
-use crate::batches::{Batches, change};
+use crate::batches::Batches;
 use crate::link::source;
 use crate::namespace::Range;
 use crate::store::{Shared, entry};
@@ -107,7 +108,7 @@ impl EtcdWatch {
                 Err(error) => self.state = State::Ended(Ended::Unavailable(error.into())),
             },
             State::Running { stream, .. } => match stream.message().await {
-                Ok(Some(answer)) => self.take(&answer),
+                Ok(Some(answer)) => self.take(answer),
                 Ok(None) => self.begin_again("the watch has ended".into()),
                 Err(error) => self.begin_again(source(error)),
             },
@@ -115,7 +116,7 @@ impl EtcdWatch {
         Ok(())
     }
 
-    fn take(&mut self, answer: &WatchResponse) {
+    fn take(&mut self, answer: WatchResponse) {
         if answer.compact_revision() > 0 {
             let oldest = Revision(answer.compact_revision().cast_unsigned());
             let after = self.batches.interrupted();
@@ -131,21 +132,25 @@ impl EtcdWatch {
                 reason => self.begin_again(reason.to_owned().into()),
             };
         }
-        for event in answer.events() {
+        let goes_on = answer.0.fragment;
+        for event in answer.0.events {
             self.add(event);
         }
-        if !answer.0.fragment {
+        if !goes_on {
             self.batches.end();
         }
     }
 
-    fn add(&mut self, event: &Event) {
-        let Some(stored) = event.kv() else { return };
+    /// (The client's own `event_type()` panics at a kind it doesn't know.)
+    fn add(&mut self, event: PbEvent) {
+        let Some(stored) = event.kv.map(KeyValue) else { return };
         let Some(key) = self.shared.namespace.strip(stored.key()) else { return };
         let revision = Revision(stored.mod_revision().cast_unsigned());
-        // (`event_type()` panics at a kind it doesn't know.)
-        let put = (event.0.r#type == PUT).then(|| entry(key.clone(), stored.clone()));
-        self.batches.add(revision, change(key, put));
+        let change = match event.r#type {
+            PUT => Change::Put(entry(key, stored)),
+            _ => Change::Deleted(key),
+        };
+        self.batches.add(revision, change);
     }
 
     fn begin_again(&mut self, why: BoxError) {
