@@ -14,8 +14,10 @@ pub const VALUE_BYTES_MAX: usize = 1024 * 1024;
 /// themselves, and so do we.
 pub const COMMIT_OPS_MAX: usize = 128;
 
-/// etcd's default for the size of a request, 1.5 MiB.
-pub const COMMIT_BYTES_MAX: usize = 1536 * 1024;
+/// etcd's default for the size of a request, 1.5 MiB, less 64 KiB: there, every key of a commit has an
+/// installation's prefix and some framing around it, and what [`COMMIT_OP_BYTES`] doesn't cover of that has to
+/// find room for as many guards and writes as a commit may have.
+pub const COMMIT_BYTES_MAX: usize = (1536 - 64) * 1024;
 
 /// What a guard or a write costs in a commit beside its key and value: room for a backend's framing and
 /// for the prefix it may put before keys.
@@ -23,6 +25,11 @@ pub const COMMIT_OP_BYTES: usize = 64;
 
 /// The shortest lease that every backend can do (etcd: one and a half election time-outs).
 pub const LEASE_TTL_MIN: Duration = Duration::from_secs(2);
+
+/// How long entries may outlive their lease at most, whatever the backend. etcd counts in whole seconds from an
+/// instant before the promise does, so it is asked for a second more; it looks twice a second for what has run
+/// out; and a machine under load takes its time.
+pub const EXPIRY_SLACK_MAX: Duration = Duration::from_secs(3);
 
 /// Longer is not a lease. Keeps deadlines far from the end of the clock.
 pub const LEASE_TTL_MAX: Duration = Duration::from_hours(366 * 24);
@@ -57,7 +64,7 @@ impl Limits {
         commit_ops_max: COMMIT_OPS_MAX,
         commit_bytes_max: COMMIT_BYTES_MAX,
         lease_ttl_min: LEASE_TTL_MIN,
-        expiry_slack: Duration::from_secs(2),
+        expiry_slack: EXPIRY_SLACK_MAX,
     };
 
     /// Whether `key` may name an entry.

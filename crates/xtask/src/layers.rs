@@ -12,6 +12,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pipeline", &[]),
     ("store", &["tasks"]),
     ("store-rocksdb", &["store", "tasks"]),
+    ("store-etcd", &["store", "tasks"]),
     ("eventlog", &["store", "domain", "tasks"]),
     ("transport", &["tasks"]),
     ("relay", &["pipeline", "tasks"]),

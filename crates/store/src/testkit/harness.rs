@@ -34,6 +34,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Whether closing keeps what was stored.
     fn durable(&self) -> bool;
+
+    /// Whether the store goes on without us while it is closed, as a server that others use does: leases run out
+    /// meanwhile. Otherwise its time stands still, and opening starts every ttl anew.
+    fn runs_while_closed(&self) -> bool {
+        false
+    }
 }
 
 /// Runs a case to its end.

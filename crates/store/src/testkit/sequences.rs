@@ -119,6 +119,8 @@ struct Model {
     leases: BTreeSet<LeaseId>,
     /// Every lease ever granted.
     granted: Vec<LeaseId>,
+    /// Where the store stood before: 0, or what others wrote where others write too.
+    start: Revision,
     /// Every revision ever answered.
     revisions: Vec<Revision>,
     /// What watchers must be told, as far as they haven't been.
@@ -150,7 +152,7 @@ impl Model {
                 changes.push(Change::Deleted(key));
             }
         }
-        let last = self.revisions.last().copied().unwrap_or_default();
+        let last = self.revisions.last().copied().unwrap_or(self.start);
         if changes.is_empty() {
             same("revision of no change", &revision, &last)
         } else if revision <= last {
@@ -179,8 +181,8 @@ fn one_byte(value: u8) -> Bytes {
 }
 
 async fn sequence(backend: Arc<dyn Backend>, operations: Vec<Operation>) -> Checked {
-    let mut model = Model::default();
     let mut store = backend.open().await;
+    let mut model = Model { start: store.revision().await?, ..Model::default() };
     let mut watches = watches(&*store).await?;
     for operation in operations {
         if matches!(operation, Operation::Reopen) {
