@@ -312,6 +312,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Choose an address of this machine with `--listen`.",
     ),
     (
+        "listen.refused",
+        "The server asks this client to listen at an address that is not this mapping's.",
+        "Choose another address for it; or `underpass rm`, on this client, the mapping that the message names.",
+    ),
+    (
         "code.invalid",
         "The text is not a connection code.",
         "Copy the whole code; the message says which part is wrong.",
