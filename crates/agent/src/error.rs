@@ -24,6 +24,22 @@ pub enum AgentError {
         server: String,
     },
 
+    /// An agent runs on the state folder.
+    #[error("an agent runs on {} already, as a client of the server at {server}", path.display())]
+    Running {
+        /// The state folder.
+        path: PathBuf,
+        /// The addresses of the server it is a client of.
+        server: String,
+    },
+
+    /// Another `join` has the state folder.
+    #[error("another join on {} is under way", path.display())]
+    Joining {
+        /// The state folder.
+        path: PathBuf,
+    },
+
     /// A file or folder with secrets is open to others.
     #[error("{} has mode {mode:04o}, others could read its secrets", path.display())]
     Mode {
@@ -196,6 +212,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Use another folder: `--state DIR`.",
     ),
     (
+        "agent.running",
+        "An agent runs on this state folder already.",
+        "Nothing needs to be done: the other verbs go through it; to join anew, stop it first (Ctrl-C or SIGTERM).",
+    ),
+    (
         "state.mode",
         "A file or folder with secrets can be read by other users.",
         "Run the chmod command that the message names, after asking yourself who may have read it.",
@@ -291,6 +312,11 @@ pub const CODES: &[(&str, &str, &str)] = &[
         "Choose an address of this machine with `--listen`.",
     ),
     (
+        "listen.refused",
+        "The server asks this client to listen at an address that is not this mapping's.",
+        "Choose another address for it; or `underpass rm`, on this client, the mapping that the message names.",
+    ),
+    (
         "code.invalid",
         "The text is not a connection code.",
         "Copy the whole code; the message says which part is wrong.",
@@ -373,6 +399,7 @@ impl AgentError {
         match self {
             Self::NotJoined { .. } => "state.not_joined",
             Self::AlreadyJoined { .. } => "state.joined",
+            Self::Running { .. } | Self::Joining { .. } => "agent.running",
             Self::Mode { .. } => "state.mode",
             Self::Damaged { .. } => "state.damaged",
             Self::File { .. } => "state.file",
@@ -403,6 +430,7 @@ impl AgentError {
         match self {
             Self::Mode { path, wanted, .. } => Some(format!("run: chmod {wanted:o} {}", shell_word(path))),
             Self::Refused { hint, .. } => hint.clone(),
+            Self::Joining { .. } => Some("wait for it, then run the command again".into()),
             _ => CODES.iter().find(|(code, ..)| *code == self.code()).map(|(_, _, todo)| (*todo).to_owned()),
         }
     }

@@ -13,6 +13,7 @@ use underpass_wire::token::Invite;
 use crate::core::off_the_runtime;
 use crate::error::AgentError;
 use crate::link::{ConnectFailure, Introduced, connect, introduce};
+use crate::local::FolderLock;
 use crate::state::{ServerFile, StateDir};
 
 /// What `join` needs beside the invite.
@@ -44,21 +45,20 @@ pub struct Joined {
 /// Joins the server of an invite: makes a key, proves the invite to the server, and keeps what the server
 /// says. Nothing but the key is stored before the server's welcome, and that is taken back when the server
 /// refuses. After a failure on the way the same call is repeated with the same key, and finds the same client.
+/// A folder that has joined the invite's server already joins it again with its key: as the same client where
+/// the server knows it, as a new one where it was removed.
 ///
 /// # Errors
 ///
 /// `link.unreachable`, `link.refused`, `state.*`. A folder that belongs to another server is left alone
-/// (`state.joined`).
+/// (`state.joined`), and so is one that an agent or another join has at this moment (`agent.running`).
 pub async fn join(state: &StateDir, invite: &Invite, options: &JoinOptions) -> Result<Joined, AgentError> {
-    let before = if state.has_joined() { Some(state.server()?) } else { None };
-    if let Some(before) = &before
-        && before.server_key.0 != invite.server_key()
-    {
-        return Err(AgentError::AlreadyJoined {
-            path: state.path().to_owned(),
-            server: before.addresses.join(", "),
-        });
-    }
+    // Until the end of the join: the server gives the link of a key to who proves it last, so that a join beside
+    // a running agent would end that agent's link.
+    let _lock = {
+        let (state, server_key) = (state.clone(), PublicKey(invite.server_key()));
+        off_the_runtime(move || take_folder(&state, server_key)).await?
+    };
     let key = {
         let (state, random) = (state.clone(), options.random.clone());
         off_the_runtime(move || state.joining_key(&*random)).await?
@@ -108,6 +108,22 @@ pub async fn join(state: &StateDir, invite: &Invite, options: &JoinOptions) -> R
     }
     link.writer.close().await;
     Ok(Joined { client, server: link.address, name })
+}
+
+/// The folder's lock, unless somebody has it, or the folder belongs to another server than the one with this key.
+fn take_folder(state: &StateDir, server_key: PublicKey) -> Result<FolderLock, AgentError> {
+    let lock = FolderLock::take(state)?;
+    // Looked at under the lock: another join may have been first.
+    let before = if state.has_joined() { Some(state.server()?) } else { None };
+    let path = state.path().to_owned();
+    match (lock, before) {
+        (_, Some(before)) if before.server_key != server_key => {
+            Err(AgentError::AlreadyJoined { path, server: before.addresses.join(", ") })
+        }
+        (Some(lock), _) => Ok(lock),
+        (None, Some(before)) => Err(AgentError::Running { path, server: before.addresses.join(", ") }),
+        (None, None) => Err(AgentError::Joining { path }),
+    }
 }
 
 /// System and processor.

@@ -11,6 +11,7 @@
 mod agent;
 mod allow;
 mod backoff;
+mod claim;
 mod core;
 mod desired;
 mod dial;

@@ -1,13 +1,12 @@
 //! What is served now, and getting from there to what is wanted.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -15,8 +14,9 @@ use underpass_domain::MappingId;
 use underpass_wire::link::{Applied, Body, Desired, MappingResult, ResultStatus};
 
 use crate::allow::Approach;
+use crate::claim::{May, Reservations, may_listen};
 use crate::core::Core;
-use crate::desired::{self, Version, Wanted};
+use crate::desired::{self, Listen, Version, Wanted};
 use crate::error::AgentError;
 use crate::events::AgentEvent;
 use crate::listen::{Listening, bind};
@@ -92,7 +92,7 @@ pub(crate) struct Serving {
     /// Counts up after every change of the above.
     changes: watch::Sender<u64>,
     /// Listeners bound before their mapping exists, for a `connect` that is under way.
-    reserved: Mutex<HashMap<SocketAddr, TcpListener>>,
+    pub(crate) reservations: Reservations,
     /// One change at a time.
     applying: tokio::sync::Mutex<Option<Version>>,
 }
@@ -103,7 +103,7 @@ impl Serving {
             newest: watch::Sender::new(None),
             served: RwLock::default(),
             changes: watch::Sender::new(0),
-            reserved: Mutex::default(),
+            reservations: Reservations::default(),
             applying: tokio::sync::Mutex::default(),
         }
     }
@@ -159,14 +159,9 @@ impl Serving {
         served.iter().find(|(_, one)| one.listens_on() == Some(address)).map(|(mapping, _)| *mapping)
     }
 
-    /// Keeps a bound listener until its mapping is wanted.
-    pub(crate) fn reserve(&self, address: SocketAddr, listener: TcpListener) {
-        lock(&self.reserved).insert(address, listener);
-    }
-
-    /// Closes a listener that was reserved and not taken.
-    pub(crate) fn release(&self, address: SocketAddr) {
-        lock(&self.reserved).remove(&address);
+    /// All mappings that the server wants served; `None` before its first word.
+    pub(crate) fn all_wanted(&self) -> Option<BTreeSet<MappingId>> {
+        (*self.changes.borrow() > 0).then(|| read(&self.served).keys().copied().collect())
     }
 
     fn changed(&self) {
@@ -296,6 +291,7 @@ async fn apply(core: &Arc<Core>, desired: &Desired) {
         write(&serving.served).insert(one.mapping, Arc::new(Served::new(one)));
     }
     *applied = Some(version);
+    stop_unclaimed(core).await;
     serve_all(core);
     report(core, version, results);
 }
@@ -304,8 +300,23 @@ async fn apply(core: &Arc<Core>, desired: &Desired) {
 async fn retry(core: &Arc<Core>) {
     let applied = core.serving.applying.lock().await;
     let Some(version) = *applied else { return };
+    stop_unclaimed(core).await;
     if serve_all(core) {
         report(core, version, Vec::new());
+    }
+}
+
+/// Stops listeners at addresses that have become somebody else's: a `connect` since then has made them so.
+async fn stop_unclaimed(core: &Arc<Core>) {
+    let all: Vec<_> = read(&core.serving.served).values().cloned().collect();
+    for served in all {
+        let Some(address) = served.listens_on() else { continue };
+        if matches!(may_listen(core, &served.wanted(), address), May::Not(_)) {
+            let listening = lock(&served.listening).take();
+            if let Some(listening) = listening {
+                listening.stop().await;
+            }
+        }
     }
 }
 
@@ -316,10 +327,14 @@ fn serve_all(core: &Arc<Core>) -> bool {
     let mut listens = false;
     for served in all {
         let before = (served.listens_on(), served.problem());
-        let problem = serve_one(core, &served);
-        lock(&served.problem).clone_from(&problem);
         let wanted = served.wanted();
         listens |= wanted.listen.is_some();
+        let waits = |listen: &Listen| may_listen(core, &wanted, listen.address) == May::Wait;
+        if wanted.listen.as_ref().is_some_and(waits) {
+            continue;
+        }
+        let problem = serve_one(core, &served);
+        lock(&served.problem).clone_from(&problem);
         if before == (served.listens_on(), problem.clone()) && before != (None, None) {
             continue;
         }
@@ -344,11 +359,18 @@ fn serve_one(core: &Arc<Core>, served: &Arc<Served>) -> Option<Problem> {
     if let Some(listen) = &wanted.listen
         && served.listens_on().is_none()
     {
-        let reserved = lock(&core.serving.reserved).remove(&listen.address);
+        if let May::Not(why) = may_listen(core, &wanted, listen.address) {
+            return Some(not_ours(why));
+        }
+        let made_by = core.pairs.listens(wanted.mapping);
+        let reserved = made_by.and_then(|(code, _)| core.serving.reservations.take(listen.address, &code));
         match reserved.map_or_else(|| bind(listen.address), Ok) {
             Ok(listener) => {
                 // Where the system chose the port, the chosen one is what counts.
                 let address = listener.local_addr().unwrap_or(listen.address);
+                if let May::Not(why) = may_listen(core, &wanted, address) {
+                    return Some(not_ours(why));
+                }
                 *lock(&served.listening) = Some(Listening::start(core, served, listener, address));
             }
             Err(error) => {
@@ -373,6 +395,10 @@ fn serve_one(core: &Arc<Core>, served: &Arc<Served>) -> Option<Problem> {
     None
 }
 
+fn not_ours(message: String) -> Problem {
+    Problem { status: ResultStatus::Failed, code: "listen.refused".into(), message }
+}
+
 /// Tells the server. Without a link nobody is told: the next one begins with a desired state.
 fn report(core: &Arc<Core>, version: Version, mut results: Vec<MappingResult>) {
     for (mapping, served) in &*read(&core.serving.served) {
@@ -380,6 +406,8 @@ fn report(core: &Arc<Core>, version: Version, mut results: Vec<MappingResult>) {
             Some(problem) => result(*mapping, problem.status, problem.message),
             None => match served.listens_on() {
                 Some(address) => result(*mapping, ResultStatus::Listening, address.to_string()),
+                // It waits for a `connect`; there is nothing to say yet.
+                None if served.wanted().listen.is_some() => continue,
                 None => result(*mapping, ResultStatus::Offered, String::new()),
             },
         });

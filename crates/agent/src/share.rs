@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 use underpass_domain::{ClientId, MappingId, Seal, Timestamp};
 use underpass_wire::link::{
@@ -30,6 +31,8 @@ use crate::verbs::{
 const MEETING_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a `connect` waits for the server's word that it may listen.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(10);
+/// Ports that the system chooses and that are kept for others, before a `connect` gives up.
+const PORTS_TRIED_MAX: usize = 64;
 /// Events of a mapping's history that are asked for: more than anybody reads, within one message.
 const HISTORY_MAX: u32 = 500;
 
@@ -146,7 +149,7 @@ impl AgentHandle {
         let lookup = code.lookup();
         let before = agent.pairs.made_by(&lookup);
         let wanted = connect.listen.or(before.and_then(|(_, listen)| listen));
-        let listen = self.reserve(wanted, before.map(|(mapping, _)| mapping))?;
+        let listen = self.reserve(wanted, before.map(|(mapping, _)| mapping), &lookup)?;
         // Taken by its mapping, or of no use any more; also when whoever asked leaves in the middle.
         let _reserved = Reserved { core: agent, address: listen };
         self.redeem(&code, &lookup, listen).await
@@ -158,20 +161,40 @@ impl AgentHandle {
         &self,
         wanted: Option<SocketAddr>,
         mapping: Option<MappingId>,
+        code: &str,
     ) -> Result<SocketAddr, AgentError> {
         let address = wanted.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
         let listening = self.core.serving.listener_on(address);
         if listening.is_some() && listening == mapping {
             return Ok(address);
         }
-        let listener = bind(address)?;
-        let bound = listener.local_addr().map_err(|error| AgentError::Listen {
+        let (bound, listener) = self.bind_free(address)?;
+        self.core.serving.reservations.keep(bound, code.to_owned(), listener);
+        Ok(bound)
+    }
+
+    /// Binds the address. A port that the system chooses is none that an earlier code's mapping has: the user
+    /// has not asked for that one.
+    fn bind_free(&self, address: SocketAddr) -> Result<(SocketAddr, TcpListener), AgentError> {
+        // Held until the end, so that the system does not choose them again.
+        let mut kept = Vec::new();
+        while kept.len() < PORTS_TRIED_MAX {
+            let listener = bind(address)?;
+            let bound = listener.local_addr().map_err(|error| AgentError::Listen {
+                address,
+                in_use: false,
+                why: error.to_string(),
+            })?;
+            if address.port() != 0 || self.core.pairs.keeper_of(bound).is_none() {
+                return Ok((bound, listener));
+            }
+            kept.push(listener);
+        }
+        Err(AgentError::Listen {
             address,
             in_use: false,
-            why: error.to_string(),
-        })?;
-        self.core.serving.reserve(bound, listener);
-        Ok(bound)
+            why: "the free ports are kept for mappings that connection codes made".into(),
+        })
     }
 
     async fn redeem(
@@ -204,11 +227,17 @@ impl AgentHandle {
             code: lookup.to_owned(),
             psk: Some(Psk::new(*code.psk())),
             listen: Some(listen),
+            name: Some(made.name).filter(|name| !name.is_empty()),
+            made: agent.clock.now(),
         };
         agent.pairs.remember(agent, mapping, file).await?;
+        // The server's word may have come before its answer, and waits for this.
+        look_again(agent).await;
 
         let listening = agent.serving.wait_until(LISTEN_PATIENCE, || {
             let served = agent.serving.get(mapping)?;
+            // What is said of another address is of the time before.
+            served.wanted().listen.as_ref().filter(|wanted| wanted.address == listen)?;
             let problem = served.problem();
             let there = served.listens_on() == Some(listen);
             (there || problem.is_some()).then_some((served, problem))
@@ -277,19 +306,30 @@ impl AgentHandle {
                 .find(|info| info.name == mapping)
                 .map(|info| info.mapping),
         };
-        match self.core.command(Request::Remove(RemoveMapping { mapping: mapping.to_owned() })).await? {
-            Outcome::Done(_) => {}
-            _ => return Err(unexpected("the end of a mapping")),
+        let pairs = &self.core.pairs;
+        let by_id = mapping.parse::<MappingId>().ok().filter(|id| pairs.knows(*id));
+        match self.core.command(Request::Remove(RemoveMapping { mapping: mapping.to_owned() })).await {
+            Ok(Outcome::Done(_)) => {}
+            Ok(_) => return Err(unexpected("the end of a mapping")),
+            // Gone before, by the server's word. What is kept for it here goes by the user's.
+            Err(AgentError::Refused { not_found: true, .. }) if by_id.is_some() => {}
+            Err(error) => return Err(error),
         }
         let id = id.ok_or_else(|| unexpected("a mapping of that name"))?;
-        let code = self.core.pairs.code_of(id);
-        self.core.pairs.unpin(&self.core, id).await?;
+        let code = pairs.code_of(id);
+        if by_id.is_some() || pairs.may_be_named(id, mapping) {
+            pairs.unpin(&self.core, id).await?;
+        } else {
+            tracing::warn!(mapping = %id, "it had another name when a code made it; its listen address stays kept until it is removed by its id");
+        }
         self.core
             .change_allow(move |allow| {
                 let by_code = code.is_some_and(|lookup| allow.forget_code(&lookup));
                 Ok(allow.forget_mapping(id) || by_code)
             })
             .await?;
+        // Another mapping may have waited for its address.
+        look_again(&self.core).await;
         Ok(id)
     }
 
@@ -353,7 +393,7 @@ struct Reserved<'a> {
 
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
-        self.core.serving.release(self.address);
+        self.core.serving.reservations.release(self.address);
     }
 }
 

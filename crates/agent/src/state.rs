@@ -7,7 +7,7 @@
 //! | `server.toml` | addresses and pinned key of the server, the client's id; written last by `join` |
 //! | `shares.json` | the allow list of targets |
 //! | `codes/<lookup>.json` | the secret half of a connection code that this client issued |
-//! | `pairs/<mapping>.json` | the pinned key of the client at the other end of a mapping |
+//! | `pairs/<mapping>.json` | of a mapping made by a code: the pinned key of the other end, where we listen |
 //! | `pairs/<client>.json` | a pinned key that came from the server's directory |
 //! | `agent.lock`, `agent.sock` | the running agent |
 //!

@@ -20,19 +20,18 @@ const SOCKET: &str = "agent.sock";
 const SOCKET_PATH_BYTES_MAX: usize = 100;
 
 /// The folder is ours, until this is dropped or the process dies: the lock is the kernel's, so a crash leaves
-/// none behind, and a socket file without a lock is a leftover.
+/// none behind. Its file stays: whoever removed it could take it from under somebody who has just opened it.
 #[derive(Debug)]
-pub(crate) struct Ownership {
-    _lock: File,
-    socket: PathBuf,
+pub(crate) struct FolderLock {
+    _file: File,
 }
 
-impl Ownership {
-    /// Takes the folder, or `None` when another agent has it.
-    pub(crate) fn take(state: &StateDir) -> Result<Option<(Self, UnixListener)>, AgentError> {
+impl FolderLock {
+    /// Takes the folder, or `None` when somebody else has it.
+    pub(crate) fn take(state: &StateDir) -> Result<Option<Self>, AgentError> {
         let path = state.path().join(LOCK);
         let failed = |source| AgentError::File { path: path.clone(), doing: "locked", source };
-        let lock = OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
@@ -40,11 +39,25 @@ impl Ownership {
             .mode(0o600)
             .open(&path)
             .map_err(failed)?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(None),
-            Err(error) => return Err(failed(error.into())),
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(failed(error.into())),
         }
+    }
+}
+
+/// The folder is ours and its socket is bound. A socket file without a lock is a leftover.
+#[derive(Debug)]
+pub(crate) struct Ownership {
+    _lock: FolderLock,
+    socket: PathBuf,
+}
+
+impl Ownership {
+    /// Takes the folder, or `None` when somebody else has it.
+    pub(crate) fn take(state: &StateDir) -> Result<Option<(Self, UnixListener)>, AgentError> {
+        let Some(lock) = FolderLock::take(state)? else { return Ok(None) };
         let socket = state.path().join(SOCKET);
         let listener = bind(&socket).map_err(|source| AgentError::File {
             path: socket.clone(),

@@ -2,7 +2,7 @@
 //!
 //! The first verb that needs a link owns the folder (a lock on `agent.lock`) and listens on `agent.sock`, mode
 //! 0600. Others send their request there. When the owner ends, a waiting one takes over, and the mappings go
-//! on: they live on the server, the allow list in the folder.
+//! on: they live on the server, the allow list in the folder. `join` holds the lock as well, without a socket.
 //!
 //! A connection carries one request, a JSON object on one line, and its answer: a line `{"answer": …}` or
 //! `{"error": …}`, for events a line `{"event": …}` each.
@@ -18,7 +18,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
 pub use attach::{Attached, Attachment, attach};
 pub use client::{LocalClient, RemoteEvents};
-pub(crate) use lock::Ownership;
+pub(crate) use lock::{FolderLock, Ownership};
 pub(crate) use server::serve;
 
 use crate::error::ErrorReport;

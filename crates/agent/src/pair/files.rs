@@ -10,7 +10,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::error::AgentError;
 use crate::state::StateDir;
 
-/// Pins and codes of one client. Beyond it no new ones are made; nothing is dropped in silence.
+/// Pins and codes of one client. Beyond it no new ones are made, but that a pair of a mapping that went makes
+/// room for a new one.
 pub(super) const FILES_MAX: usize = 4096;
 
 const PAIRS: &str = "pairs";
@@ -72,6 +73,12 @@ pub(crate) struct PairFile {
     /// Where the listening end listens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) listen: Option<std::net::SocketAddr>,
+    /// The mapping's name when the listening end redeemed the code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    /// When the two met, or were to.
+    #[serde(default)]
+    pub(crate) made: Timestamp,
 }
 
 /// A key that came from the server's directory and was believed once.

@@ -82,13 +82,7 @@ impl Pairs {
         let root = self.exchange(core, wanted.mapping, listen.peer.client, &proof, deadline).await?;
         match proof {
             Proof::Code { .. } => {
-                let known = lock(&self.state).files.pairs.get(&wanted.mapping).cloned();
-                // Another code may have taken its place meanwhile.
-                if let Some(mut file) = known.filter(|file| Some(&file.code) == met_by.as_ref()) {
-                    file.key = Some(PublicKey(root.peer));
-                    file.psk = None;
-                    self.store_pair(core, wanted.mapping, file).await?;
-                }
+                self.proven(core, wanted.mapping, met_by.clone(), PublicKey(root.peer)).await?;
             }
             Proof::Pinned { key, first_use: true } => {
                 self.pin_directory(core, listen.peer.client, key).await?;

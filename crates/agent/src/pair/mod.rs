@@ -8,6 +8,7 @@
 
 mod files;
 mod initiate;
+mod kept;
 mod respond;
 
 use std::collections::{HashMap, VecDeque};
@@ -50,6 +51,8 @@ const ANSWERING_MAX: usize = 16;
 
 pub(crate) struct Pairs {
     state: Mutex<State>,
+    /// Held while files of pairs change.
+    changing: Mutex<()>,
     answering: Arc<tokio::sync::Semaphore>,
 }
 
@@ -136,7 +139,11 @@ pub(crate) enum Refusal {
 impl Pairs {
     pub(crate) fn load(state: &StateDir) -> Result<Self, AgentError> {
         let state = State { files: Files::load(state)?, ..State::default() };
-        Ok(Self { state: Mutex::new(state), answering: Arc::new(tokio::sync::Semaphore::new(ANSWERING_MAX)) })
+        Ok(Self {
+            state: Mutex::new(state),
+            changing: Mutex::default(),
+            answering: Arc::new(tokio::sync::Semaphore::new(ANSWERING_MAX)),
+        })
     }
 
     /// The code that the clients of a mapping met through, as this client remembers it.
@@ -155,57 +162,6 @@ impl Pairs {
         let state = lock(&self.state);
         let found = state.files.pairs.iter().find(|(_, file)| file.code == lookup && file.listen.is_some());
         found.map(|(mapping, file)| (*mapping, file.listen))
-    }
-
-    /// Remembers what a code made, before its handshake: it can be tried again at any time.
-    pub(crate) async fn remember(
-        &self,
-        core: &Arc<Core>,
-        mapping: MappingId,
-        mut file: PairFile,
-    ) -> Result<(), AgentError> {
-        {
-            let state = lock(&self.state);
-            match state.files.pairs.get(&mapping) {
-                // Only the very code that the key was proven by: the server names the mapping, and could name
-                // one that was made with somebody else.
-                Some(known) if known.key.is_some() && known.peer == file.peer && known.code == file.code => {
-                    file.key = known.key;
-                    file.psk = None;
-                }
-                None if state.files.pairs.len() >= files::FILES_MAX => {
-                    return Err(AgentError::Busy { what: "there are too many pairs" });
-                }
-                _ => {}
-            }
-        }
-        self.store_pair(core, mapping, file).await
-    }
-
-    async fn store_pair(
-        &self,
-        core: &Arc<Core>,
-        mapping: MappingId,
-        file: PairFile,
-    ) -> Result<(), AgentError> {
-        let (core_for_file, to_store) = (core.clone(), file.clone());
-        off_the_runtime(move || {
-            files::store_pair(&core_for_file.state, mapping, &to_store, &*core_for_file.random)
-        })
-        .await?;
-        lock(&self.state).files.pairs.insert(mapping, file);
-        Ok(())
-    }
-
-    /// Forgets the pins of a mapping that was removed for good.
-    pub(crate) async fn unpin(&self, core: &Arc<Core>, mapping: MappingId) -> Result<(), AgentError> {
-        self.forget(mapping);
-        let known = lock(&self.state).files.pairs.remove(&mapping);
-        if known.is_some() {
-            let core = core.clone();
-            off_the_runtime(move || files::delete_pair(&core.state, mapping)).await?;
-        }
-        Ok(())
     }
 
     /// Keeps the secret half of a code that is about to be issued.
@@ -455,7 +411,11 @@ mod tests {
     use super::*;
 
     fn pairs() -> Pairs {
-        Pairs { state: Mutex::default(), answering: Arc::new(tokio::sync::Semaphore::new(1)) }
+        Pairs {
+            state: Mutex::default(),
+            changing: Mutex::default(),
+            answering: Arc::new(tokio::sync::Semaphore::new(1)),
+        }
     }
 
     fn root(id: u8) -> PairRoot {
@@ -516,7 +476,15 @@ mod tests {
         pairs.add_listen_root(MAPPING, &root(1), None);
         assert_eq!(pairs.next_listen_keys(MAPPING, &TUNNEL).unwrap().0.sealing, "pinned");
         let peer = ClientId::from_bytes([3; 16]);
-        let file = |code: &str| PairFile { peer, key: None, code: code.into(), psk: None, listen: None };
+        let file = |code: &str| PairFile {
+            peer,
+            key: None,
+            code: code.into(),
+            psk: None,
+            listen: None,
+            name: None,
+            made: underpass_domain::Timestamp::default(),
+        };
         lock(&pairs.state).files.pairs.insert(MAPPING, file("abc"));
         assert!(!lock(&pairs.state).has_listen_root(MAPPING), "the two have to meet first");
         assert!(pairs.next_listen_keys(MAPPING, &TUNNEL).is_none());

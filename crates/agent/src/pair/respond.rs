@@ -8,7 +8,7 @@ use underpass_domain::{ClientId, MappingId, PublicKey, Timestamp};
 use underpass_wire::link::Subject;
 use underpass_wire::noise::{NoiseError, PairMessage, PairPattern, PairResponder, PairStep, PairSubject};
 
-use super::{CodeFile, PairFile, envelope, files, payload};
+use super::{CodeFile, envelope, payload};
 use crate::core::Core;
 use crate::error::AgentError;
 use crate::events::AgentEvent;
@@ -115,28 +115,22 @@ async fn met(
     if !theirs {
         return Err(protocol("a mapping of its code"));
     }
-    let pinned = {
-        let state = lock(&core.pairs.state);
-        let pinned = state.files.pairs.get(&mapping).cloned();
-        if pinned.is_none() && state.files.pairs.len() >= files::FILES_MAX {
-            return Err(AgentError::Busy { what: "there are too many pairs" });
-        }
-        pinned
+    // One code, one client, ever.
+    let met = if file.used_by.is_some_and(|known| known != key) {
+        Err(AgentError::PeerKeyChanged { peer: peer.to_string() })
+    } else {
+        core.pairs.met(core, mapping, peer, key, lookup.to_owned()).await
     };
-    // One code, one client, ever; and no code takes over the mapping of another.
-    let taken = file.used_by.is_some_and(|known| known != key)
-        || pinned.is_some_and(|known| known.code != lookup || known.key.is_some_and(|known| known != key));
-    if taken {
-        let error = AgentError::PeerKeyChanged { peer: peer.to_string() };
-        core.tell(AgentEvent::MappingFailed {
-            mapping,
-            code: error.code().to_owned(),
-            message: error.to_string(),
-        });
+    if let Err(error) = met {
+        if let AgentError::PeerKeyChanged { .. } = &error {
+            core.tell(AgentEvent::MappingFailed {
+                mapping,
+                code: error.code().to_owned(),
+                message: error.to_string(),
+            });
+        }
         return Err(error);
     }
-    let pair = PairFile { peer, key: Some(key), code: lookup.to_owned(), psk: None, listen: None };
-    core.pairs.store_pair(core, mapping, pair).await?;
     file.used_by = Some(key);
     core.pairs.store_code(core, lookup, file).await?;
     if !core.pairs.add_target_root(mapping, &root, Some(lookup.to_owned())) {
