@@ -141,8 +141,9 @@ impl Opening<'_> {
     /// after one round.
     async fn find(&self) -> Result<String, OpenError> {
         let deadline = Instant::now() + self.server.request_timeout;
+        // What was seen last counts: the very last attempt may end with the deadline, seeing nothing.
+        let mut away = None;
         loop {
-            let mut away = None;
             let mut wrong = None;
             for _ in 0..self.server.links.len() {
                 match timeout(deadline - Instant::now(), self.ask_version()).await {
