@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use etcd_client::{Client, Compare, CompareOp, Error, GetOptions, GetResponse, Txn, TxnOp};
 use tokio::time::{Instant, sleep, timeout};
-use underpass_store::BoxError;
+use underpass_store::{BoxError, Retry};
 
 use crate::call::{Failed, Kind, Server};
 use crate::link::{Fault, NotConnected, fault, source};
@@ -111,6 +111,16 @@ pub enum OpenError {
         /// The newest known format.
         known: u32,
     },
+}
+
+impl OpenError {
+    /// Whether the same may succeed later: only where nobody answers.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Unreachable { .. } => Retry::Same,
+            _ => Retry::Never,
+        }
+    }
 }
 
 /// Opens what `options` name.
