@@ -207,7 +207,11 @@ impl Links {
             let channel = endpoint.connect().await.map_err(|error| {
                 let fault = match kind(&error) {
                     Some(ErrorKind::InvalidData) => Fault::Tls,
-                    Some(ErrorKind::UnexpectedEof) => Fault::TlsCut,
+                    Some(ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset)
+                        if url.starts_with("https") =>
+                    {
+                        Fault::TlsCut
+                    }
                     _ => Fault::Away,
                 };
                 failed(fault, error.into())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use etcd_client::{Client, Compare, CompareOp, Error, GetOptions, GetResponse, Txn, TxnOp};
 use tokio::time::{Instant, sleep, timeout};
-use underpass_store::BoxError;
+use underpass_store::{BoxError, Retry};
 
 use crate::call::{Failed, Kind, Server};
 use crate::link::{Fault, NotConnected, fault, source};
@@ -113,6 +113,16 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether the same may succeed later: only where nobody answers.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Unreachable { .. } => Retry::Same,
+            _ => Retry::Never,
+        }
+    }
+}
+
 /// Opens what `options` name.
 pub(crate) async fn open(options: &EtcdOptions) -> Result<(Server, Namespace), OpenError> {
     let bad = |source| OpenError::Options { source };
@@ -141,8 +151,9 @@ impl Opening<'_> {
     /// after one round.
     async fn find(&self) -> Result<String, OpenError> {
         let deadline = Instant::now() + self.server.request_timeout;
+        // What was seen last counts: the very last attempt may end with the deadline, seeing nothing.
+        let mut away = None;
         loop {
-            let mut away = None;
             let mut wrong = None;
             for _ in 0..self.server.links.len() {
                 match timeout(deadline - Instant::now(), self.ask_version()).await {

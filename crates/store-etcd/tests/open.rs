@@ -11,7 +11,7 @@ use common::{blocking, unused};
 use etcd_client::{Client, GetOptions};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use underpass_store::{Key, KvStore, Revision, WatchableStore};
+use underpass_store::{Key, KvStore, Retry, Revision, WatchableStore};
 use underpass_store_etcd::testkit::EtcdServer;
 use underpass_store_etcd::{Credentials, EtcdOptions, EtcdStore, OpenError};
 
@@ -66,6 +66,7 @@ async fn a_prefix_that_others_use_is_refused_and_left_alone() {
         let error = EtcdStore::open(server.options(prefix)).await.unwrap_err();
         assert!(matches!(&error, OpenError::Foreign { prefix: named } if named == prefix), "{error}");
         assert!(error.to_string().contains("name an unused prefix"));
+        assert_eq!(error.retry(), Retry::Never);
     }
     assert_eq!(everything(&mut client).await, before);
     // A neighbour whose name goes on differently is no matter.
@@ -118,6 +119,7 @@ async fn where_nobody_listens_opening_says_so_in_time() {
     let error = EtcdStore::open(options).await.unwrap_err();
     assert!(matches!(error, OpenError::Unreachable { .. }), "{error}");
     assert!(error.to_string().contains(&free.to_string()), "{error}");
+    assert_eq!(error.retry(), Retry::Same);
     assert!(start.elapsed() < Duration::from_secs(10));
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::blocking;
+use etcd_client::{AlarmAction, AlarmOptions, AlarmType, CompactionOptions};
 use tokio::time::{Instant, timeout};
 use underpass_store::testkit::faulty::{Flaky, Odds};
 use underpass_store::{
@@ -185,9 +186,10 @@ async fn of_several_leases_the_one_that_is_gone_is_named() {
     assert!(matches!(refused, Err(StoreError::LeaseGone { lease, .. }) if lease == leases[1]));
 }
 
-/// The write that fills the quota is done and yet answered with an error; later ones aren't done.
+/// The write that fills the quota is done and yet answered with an error; later ones aren't done. An operator
+/// makes room, and it goes on as if nothing had been.
 #[tokio::test]
-async fn a_full_database_never_lies_about_what_happened() {
+async fn a_full_database_never_lies_about_what_happened_and_recovers() {
     let setup = Setup {
         arguments: vec!["--quota-backend-bytes".to_owned(), (4 * 1024 * 1024).to_string()],
         ..Setup::default()
@@ -220,7 +222,21 @@ async fn a_full_database_never_lies_about_what_happened() {
     assert_away(refused);
     assert_unknown(store.put(&Key::from("loose"), "x".into()).await);
     assert_eq!(store.get(&key()).await.unwrap().unwrap().revision, now.revision);
-    store.delete(&Key::from("frame/0")).await.unwrap();
+    for frame in 0..=frames {
+        store.delete(&Key::from(format!("frame/{frame}"))).await.unwrap();
+    }
+
+    let stands = i64::try_from(store.revision().await.unwrap().0).unwrap();
+    let mut client = server.client().await;
+    client.compact(stands, Some(CompactionOptions::new().with_physical())).await.unwrap();
+    client.defragment().await.unwrap();
+    let raised = client.alarm(AlarmAction::Get, AlarmType::Nospace, None).await.unwrap();
+    for alarm in raised.alarms() {
+        let mut member = AlarmOptions::new();
+        member.with_member(alarm.member_id());
+        client.alarm(AlarmAction::Deactivate, AlarmType::Nospace, Some(member)).await.unwrap();
+    }
+    store.commit(next(now.revision, "x")).await.unwrap().committed().unwrap();
 }
 
 /// However the bytes are spread: the limits of the trait stay below what etcd takes.

@@ -21,6 +21,9 @@ use crate::options::{Credentials, EtcdOptions, Tls};
 /// A server answers within a second of its start, in a cluster within two elections.
 const READY: Duration = Duration::from_secs(30);
 
+/// Who has nobody to agree with needs no second to elect itself.
+const ALONE: [&str; 2] = ["--heartbeat-interval=20", "--election-timeout=200"];
+
 /// How a server is set up.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
@@ -64,7 +67,9 @@ impl EtcdServer {
     pub fn with(setup: Setup) -> Self {
         let ports = Ports::free();
         let members = format!("m0=http://127.0.0.1:{}", ports.peer);
-        let server = Self::launch(setup, "m0", ports, &members);
+        let mut quick = setup;
+        quick.arguments.extend(ALONE.map(str::to_owned));
+        let server = Self::launch(quick, "m0", ports, &members);
         server.wait_until_ready();
         if let Some(password) = server.setup.root_password.clone() {
             server.turn_authentication_on(password);
