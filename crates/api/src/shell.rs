@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use poem::error::ReadBodyError;
 use poem::http::{HeaderValue, Method, StatusCode, header};
 use poem::web::RemoteAddr;
 use poem::{Addr, Body, Endpoint, IntoResponse, Request, Response, Route};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use underpass_domain::CommandId;
 
 use crate::auth::{Asked, Asker, bearer, refused, unauthenticated};
@@ -19,6 +19,10 @@ use crate::state::{Access, ApiState};
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// How long a body may take to come in.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of a body that is too large is read all the same, for how long, and with which pauses in it.
+const PASSED_OVER_BYTES_MAX: u64 = 8 * BODY_BYTES_MAX as u64;
+const PASSED_OVER_TIMEOUT: Duration = Duration::from_secs(3);
+const PASSED_OVER_PAUSE: Duration = Duration::from_millis(200);
 /// How much of a library's plain-text failure is put into a problem document.
 const LIBRARY_TEXT_MAX: usize = 2_000;
 
@@ -128,24 +132,37 @@ fn source(request: &Request) -> Option<IpAddr> {
 
 /// Reads the body, counting what comes and not what a header says.
 async fn read_body(request: &mut Request) -> Result<Body, Problem> {
-    let too_large = || {
-        let detail = format!("the body is larger than {BODY_BYTES_MAX} bytes");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "request.too_large", detail)
-    };
     let declared = request.header(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+    let mut coming = request.take_body().into_async_read();
     if declared.is_some_and(|length| length > BODY_BYTES_MAX as u64) {
-        return Err(too_large());
+        return Err(too_large(&mut coming, declared).await);
     }
-    let reading = request.take_body().into_bytes_limit(BODY_BYTES_MAX);
-    match tokio::time::timeout(BODY_TIMEOUT, reading).await {
-        Ok(Ok(bytes)) => Ok(Body::from_bytes(bytes)),
-        Ok(Err(ReadBodyError::PayloadTooLarge)) => Err(too_large()),
+    let mut bytes = Vec::new();
+    let mut some = (&mut coming).take(BODY_BYTES_MAX as u64 + 1);
+    match tokio::time::timeout(BODY_TIMEOUT, some.read_to_end(&mut bytes)).await {
+        Ok(Ok(_)) if bytes.len() > BODY_BYTES_MAX => Err(too_large(&mut coming, None).await),
+        Ok(Ok(_)) => Ok(Body::from_vec(bytes)),
         Ok(Err(error)) => Err(Problem::new(StatusCode::BAD_REQUEST, "request.malformed", error.to_string())),
         Err(_) => {
             let detail = format!("the body did not come within {} seconds", BODY_TIMEOUT.as_secs());
             Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "request.too_slow", detail))
         }
     }
+}
+
+/// Passes over a body that is not absurdly large before it is refused: whoever is still sending when the
+/// connection closes sees it break, and not the answer.
+async fn too_large(coming: &mut (impl AsyncRead + Unpin), declared: Option<u64>) -> Problem {
+    if declared.is_none_or(|length| length <= PASSED_OVER_BYTES_MAX) {
+        let mut rest = coming.take(PASSED_OVER_BYTES_MAX);
+        let mut some = [0; 16 * 1024];
+        let _ = tokio::time::timeout(PASSED_OVER_TIMEOUT, async {
+            while let Ok(Ok(1..)) = tokio::time::timeout(PASSED_OVER_PAUSE, rest.read(&mut some)).await {}
+        })
+        .await;
+    }
+    let detail = format!("the body is larger than {BODY_BYTES_MAX} bytes");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "request.too_large", detail)
 }
 
 /// Turns a failure that a library answered into a problem document.
