@@ -4,6 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use underpass_store_etcd::testkit::{EtcdCluster, EtcdServer};
 
 use crate::api::Api;
 use crate::process::{Done, Process, run};
@@ -16,6 +17,36 @@ pub enum Store {
     Memory,
     /// In the data folder.
     RocksDb,
+    /// In an etcd of its own, of one member.
+    Etcd,
+    /// In an etcd of its own, of three members.
+    EtcdCluster,
+}
+
+/// An etcd, for as long as its server lives.
+pub enum Etcd {
+    /// One member.
+    Single(EtcdServer),
+    /// Three.
+    Cluster(EtcdCluster),
+}
+
+impl Etcd {
+    fn of(store: Store) -> Option<Self> {
+        match store {
+            Store::Memory | Store::RocksDb => None,
+            Store::Etcd => Some(Self::Single(EtcdServer::start())),
+            Store::EtcdCluster => Some(Self::Cluster(EtcdCluster::start(3))),
+        }
+    }
+
+    /// Its members.
+    pub fn members(&self) -> &[EtcdServer] {
+        match self {
+            Self::Single(server) => std::slice::from_ref(server),
+            Self::Cluster(cluster) => cluster.members(),
+        }
+    }
 }
 
 impl Store {
@@ -24,6 +55,7 @@ impl Store {
         match self {
             Self::Memory => "memory",
             Self::RocksDb => "rocksdb",
+            Self::Etcd | Self::EtcdCluster => "etcd",
         }
     }
 }
@@ -42,6 +74,7 @@ pub struct Server {
     environment: Vec<(String, String)>,
     folder: tempfile::TempDir,
     _ports: Option<PortRange>,
+    etcd: Option<Etcd>,
 }
 
 /// Public ports that no other test gives out meanwhile: whoever holds the UDP port of the first one has them all.
@@ -83,6 +116,11 @@ impl Server {
                 (format!("UNDERPASS__{}", key.replace('.', "__").to_uppercase()), (*value).to_owned())
             })
             .collect();
+        let etcd = Etcd::of(store);
+        if let Some(etcd) = &etcd {
+            let endpoints: Vec<_> = etcd.members().iter().map(EtcdServer::endpoint).collect();
+            environment.push(("UNDERPASS__STORE__ETCD__ENDPOINTS".to_owned(), endpoints.join(",")));
+        }
         let ports = settings.iter().all(|(key, _)| *key != "ingress.ports").then(PortRange::claim);
         if let Some(PortRange { first, .. }) = ports {
             let last = first + PortRange::LEN - 1;
@@ -90,7 +128,7 @@ impl Server {
         }
         let (listen, api_address) = (free_address(), free_address());
         let (process, ready) = launch(folder.path(), listen, api_address, store, &environment, &[]);
-        Self { process, listen, api_address, ready, store, environment, folder, _ports: ports }
+        Self { process, listen, api_address, ready, store, environment, folder, _ports: ports, etcd }
     }
 
     /// Its data folder.
@@ -101,6 +139,11 @@ impl Server {
     /// The same as text, for a command line.
     pub fn data_text(&self) -> String {
         self.data().display().to_string()
+    }
+
+    /// Its etcd.
+    pub fn etcd(&self) -> &Etcd {
+        self.etcd.as_ref().expect("a server on etcd")
     }
 
     /// SIGKILL.

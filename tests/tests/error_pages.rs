@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Words with a dot that stand in the sources and are no codes.
-const NOT_CODES: [&str; 10] = [
+const NOT_CODES: [&str; 11] = [
     "admin.key",
     "agent.lock",
     "agent.sock",
     "control.sock",
     "link.key",
+    "place.json",
     "server.toml",
     "shares.json",
     "key.joining",

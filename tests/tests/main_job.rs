@@ -52,3 +52,13 @@ fn c62_the_main_job_works_on_memory() {
 fn c62_the_main_job_works_on_rocksdb() {
     the_main_job_works_on(Store::RocksDb);
 }
+
+#[test]
+fn c62_the_main_job_works_on_etcd() {
+    the_main_job_works_on(Store::Etcd);
+}
+
+#[test]
+fn c62_the_main_job_works_on_three_etcds() {
+    the_main_job_works_on(Store::EtcdCluster);
+}

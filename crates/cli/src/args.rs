@@ -115,7 +115,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ADDR:PORT")]
     pub api: Option<String>,
     /// The storage backend [default: rocksdb]
-    #[arg(long, value_name = "memory|rocksdb")]
+    #[arg(long, value_name = "memory|rocksdb|etcd")]
     pub store: Option<String>,
     /// Make a new link key where the old one is lost; every client must join anew
     #[arg(long)]

@@ -6,6 +6,8 @@
 //!   lock                   held by the process that uses the folder
 //!   node                   this node's id
 //!   advertised             what clients were last told to connect to
+//!   place.json             where the log was kept at the last start
+//!   log                    the id of the log that was served
 //!   link.key               0600  the key that clients pin
 //!   admin.key              0600  the first API key
 //!   control.sock           0600  the API for whoever may read this folder
@@ -17,11 +19,13 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use data_encoding::BASE64URL_NOPAD;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use rustix::fs::FlockOperation;
-use underpass_domain::{NodeId, Random, RandomFailed, Timestamp};
+use underpass_domain::{LogId, NodeId, Random, RandomFailed, Timestamp};
 use underpass_wire::noise::StaticKey;
 use zeroize::Zeroizing;
+
+use crate::backend::Place;
 
 /// The first line of the marker file; a folder without it is not ours.
 const MARKER: &str = "underpass data folder, format 1\n";
@@ -74,6 +78,15 @@ pub enum DataError {
     /// There is no such folder, and this verb does not make one.
     #[error("there is no data folder at {}", .0.display())]
     Missing(PathBuf),
+    /// A file that the configuration names can't be read.
+    #[error("{} can't be read", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The system refused.
     #[error("{}", path.display())]
     Io {
@@ -102,6 +115,7 @@ impl DataError {
             Self::BadKey { .. } | Self::Key(_) => "data.bad_key",
             Self::NoKey(_) => "data.key_missing",
             Self::Missing(_) => "data.missing",
+            Self::File { .. } => "config.file",
             Self::Io { .. } => "data.io",
             Self::Random(_) => "random.failed",
         }
@@ -118,10 +132,11 @@ impl DataError {
                 format!("restore {} from a backup; without it, clients must be invited anew", path.display())
             }
             Self::Key(_) => "restore link.key from a backup".to_owned(),
-            Self::NoKey(_) => "restore it from a backup; if it is lost, `underpass serve --new-link-key` makes a new one, and every client must join anew".to_owned(),
+            Self::NoKey(_) => "restore it from a backup, or copy it from another node of the cluster; if it is lost, `underpass serve --new-link-key` makes a new one, and every client must join anew".to_owned(),
             Self::Missing(_) => {
                 "name the folder with --data, or start a server with `underpass serve`".to_owned()
             }
+            Self::File { .. } => "check the path in the configuration, and that the file is yours".to_owned(),
             Self::Io { .. } => "check that the folder exists, is yours and has space".to_owned(),
             Self::Random(_) => "check /dev/urandom and try again".to_owned(),
         }
@@ -229,12 +244,12 @@ impl DataFolder {
         }
     }
 
-    /// The key that clients pin, made at the first start. Where there is a store already, a missing key is made
-    /// only with `anew`: a new one turns away every client.
+    /// The key that clients pin, made at the first start. Where clients may have pinned one already (`pinned`), a
+    /// missing key is made only with `anew`: a new one turns away every client.
     ///
     /// # Errors
     /// A file that is open to others, or holds an empty, short or constant key, is refused.
-    pub fn link_key(&self, random: &dyn Random, anew: bool) -> Result<StaticKey, DataError> {
+    pub fn link_key(&self, random: &dyn Random, pinned: bool, anew: bool) -> Result<StaticKey, DataError> {
         let path = self.join("link.key");
         match read_small(&path) {
             Ok(text) => {
@@ -245,7 +260,7 @@ impl DataFolder {
                 Ok(StaticKey::from_bytes(*bytes)?)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if self.join("store").exists() {
+                if pinned {
                     if !anew {
                         return Err(DataError::NoKey(path));
                     }
@@ -298,6 +313,58 @@ impl DataFolder {
         write_new(&self.join("advertised"), format!("{address}\n").as_bytes(), 0o644)
     }
 
+    /// Where the log was kept at the last start; RocksDB in folders of releases that knew nothing else.
+    ///
+    /// # Errors
+    /// As [`DataFolder::open`].
+    pub(crate) fn place(&self) -> Result<Place, DataError> {
+        let path = self.join("place.json");
+        match read_small(&path) {
+            Ok(text) => serde_json::from_str(&text)
+                .map_err(|_| DataError::BadKey { path, reason: "it does not say where the log is kept" }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Place::RocksDb),
+            Err(error) => Err(at(&path)(error)),
+        }
+    }
+
+    /// Remembers where the log is kept.
+    ///
+    /// # Errors
+    /// As [`DataFolder::open`].
+    pub(crate) fn set_place(&self, place: &Place) -> Result<(), DataError> {
+        let path = self.join("place.json");
+        let text = serde_json::to_string(place).map_err(|error| at(&path)(error.into()))?;
+        write_new(&path, format!("{text}\n").as_bytes(), 0o600)
+    }
+
+    /// The id of the log that was served from this folder, if one was that outlives a process.
+    ///
+    /// # Errors
+    /// As [`DataFolder::open`].
+    pub(crate) fn served_log(&self) -> Result<Option<LogId>, DataError> {
+        let path = self.join("log");
+        match read_small(&path) {
+            Ok(text) => {
+                let bad = || DataError::BadKey { path: path.clone(), reason: "it holds no id of a log" };
+                let bytes = HEXLOWER.decode(text.trim().as_bytes()).map_err(|_| bad())?;
+                Ok(Some(LogId(bytes.as_slice().try_into().map_err(|_| bad())?)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(at(&path)(error)),
+        }
+    }
+
+    /// Remembers which log is served.
+    ///
+    /// # Errors
+    /// As [`DataFolder::open`].
+    pub(crate) fn set_served_log(&self, log: LogId) -> Result<(), DataError> {
+        if self.served_log()? == Some(log) {
+            return Ok(());
+        }
+        write_new(&self.join("log"), format!("{}\n", HEXLOWER.encode(&log.0)).as_bytes(), 0o644)
+    }
+
     /// Writes `admin.key`, whole or not at all.
     ///
     /// # Errors
@@ -320,7 +387,7 @@ fn parse_link_key(text: &str) -> Result<Zeroizing<[u8; 32]>, &'static str> {
 }
 
 /// Refuses what others may read or write.
-fn check_mode(path: &Path, wanted: u32) -> Result<(), DataError> {
+pub(crate) fn check_mode(path: &Path, wanted: u32) -> Result<(), DataError> {
     let mode = std::fs::metadata(path).map_err(at(path))?.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(DataError::Mode { path: path.to_owned(), mode, wanted });
@@ -448,8 +515,8 @@ mod tests {
         let (_parent, path) = folder();
         let random = SeededRandom::new(1);
         let data = DataFolder::open(&path, true).unwrap();
-        let key = data.link_key(&random, false).unwrap().public();
-        assert_eq!(data.link_key(&random, false).unwrap().public(), key);
+        let key = data.link_key(&random, false, false).unwrap().public();
+        assert_eq!(data.link_key(&random, false, false).unwrap().public(), key);
         let mode = std::fs::metadata(path.join("link.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
@@ -459,15 +526,33 @@ mod tests {
         let (_parent, path) = folder();
         let random = SeededRandom::new(1);
         let data = DataFolder::open(&path, true).unwrap();
-        let lost = data.link_key(&random, false).unwrap().public();
-        std::fs::create_dir(data.join("store")).unwrap();
-        assert_eq!(data.link_key(&random, true).unwrap().public(), lost, "it is there");
+        let lost = data.link_key(&random, false, false).unwrap().public();
+        assert_eq!(data.link_key(&random, true, true).unwrap().public(), lost, "it is there");
         std::fs::remove_file(data.join("link.key")).unwrap();
-        let error = data.link_key(&random, false).unwrap_err();
+        let error = data.link_key(&random, true, false).unwrap_err();
         assert_eq!(error.code(), "data.key_missing");
         assert!(error.hint().contains("--new-link-key"), "{}", error.hint());
         assert!(!data.join("link.key").exists(), "nothing is made in passing");
-        assert_ne!(data.link_key(&random, true).unwrap().public(), lost);
+        assert_ne!(data.link_key(&random, true, true).unwrap().public(), lost);
+    }
+
+    #[test]
+    fn a_folder_remembers_its_place_and_its_log() {
+        let (_parent, path) = folder();
+        let data = DataFolder::open(&path, true).unwrap();
+        assert_eq!(data.place().unwrap(), Place::RocksDb, "as it was before it was remembered");
+        assert_eq!(data.served_log().unwrap(), None);
+        let sources = crate::config::Sources::default();
+        let config = crate::config::Loaded::load(&sources).unwrap().config;
+        let place = Place::configured(crate::config::StoreKind::Etcd, &config.etcd);
+        data.set_place(&place).unwrap();
+        data.set_served_log(LogId([7; 16])).unwrap();
+        assert_eq!((data.place().unwrap(), data.served_log().unwrap()), (place, Some(LogId([7; 16]))));
+        for name in ["place.json", "log"] {
+            std::fs::write(data.join(name), "rubbish").unwrap();
+        }
+        assert_eq!(data.place().unwrap_err().code(), "data.bad_key");
+        assert_eq!(data.served_log().unwrap_err().code(), "data.bad_key");
     }
 
     /// C18: secret files open to others, empty, short and constant secrets are refused.
@@ -476,20 +561,20 @@ mod tests {
         let (_parent, path) = folder();
         let random = SeededRandom::new(1);
         let data = DataFolder::open(&path, true).unwrap();
-        data.link_key(&random, false).unwrap();
+        data.link_key(&random, false, false).unwrap();
         let file = path.join("link.key");
         std::fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
-        let error = data.link_key(&random, false).unwrap_err();
+        let error = data.link_key(&random, false, false).unwrap_err();
         assert_eq!(error.code(), "data.mode");
         assert!(error.hint().starts_with("run: chmod 600 "), "{}", error.hint());
         std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
         let zeros = format!("{LINK_KEY_PREFIX}{}\n", BASE64URL_NOPAD.encode(&[0; 32]));
         for weak in ["", "\n", "secret\n", "underpass-link-key-1:AAAA\n", &zeros] {
             std::fs::write(&file, weak).unwrap();
-            assert_eq!(data.link_key(&random, false).unwrap_err().code(), "data.bad_key", "{weak:?}");
+            assert_eq!(data.link_key(&random, false, false).unwrap_err().code(), "data.bad_key", "{weak:?}");
         }
         std::fs::write(&file, [0xff; 60]).unwrap();
-        assert_eq!(data.link_key(&random, false).unwrap_err().code(), "data.bad_key", "no text");
+        assert_eq!(data.link_key(&random, false, false).unwrap_err().code(), "data.bad_key", "no text");
         drop(data);
         std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
         assert!(matches!(DataFolder::open(&path, true), Err(DataError::Mode { .. })));

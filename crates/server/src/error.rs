@@ -32,6 +32,27 @@ pub enum StartError {
     #[cfg(feature = "rocksdb")]
     #[error("the store can't be opened")]
     Store(#[source] underpass_store_rocksdb::OpenError),
+    /// The etcd cluster can't be used.
+    #[cfg(feature = "etcd")]
+    #[error("the store can't be opened")]
+    Etcd(#[source] Box<underpass_store_etcd::OpenError>),
+    /// The store was opened, and did not answer after that.
+    #[error("the store does not answer")]
+    StoreCall(#[source] underpass_store::StoreError),
+    /// The store does not hold the log that this folder has served.
+    #[error("{} has served log {served}, and the store holds {}", folder.display(),
+        .found.map_or("none".to_owned(), |log| format!("log {log}")))]
+    OtherLog {
+        /// The data folder.
+        folder: std::path::PathBuf,
+        /// The log that was served.
+        served: underpass_domain::LogId,
+        /// The log in the store.
+        found: Option<underpass_domain::LogId>,
+    },
+    /// The clients of the log have pinned another key than the folder has.
+    #[error("the store belongs to an installation with another link key")]
+    OtherInstallation,
     /// There is no store in the folder.
     #[error("there is no store in {}", .0.display())]
     NoStore(std::path::PathBuf),
@@ -68,6 +89,11 @@ impl StartError {
             Self::NotBuiltIn(_) => "store.not_built_in",
             #[cfg(feature = "rocksdb")]
             Self::Store(error) => store_code(error),
+            #[cfg(feature = "etcd")]
+            Self::Etcd(error) => etcd_code(error),
+            Self::StoreCall(_) => "store.unavailable",
+            Self::OtherLog { .. } => "store.other_log",
+            Self::OtherInstallation => "store.other_installation",
             Self::NoStore(_) => "store.none",
             Self::Control(error) => log_code(error),
             Self::Execute(error) => error.code(),
@@ -90,6 +116,11 @@ impl StartError {
             }
             #[cfg(feature = "rocksdb")]
             Self::Store(error) => store_hint(error),
+            #[cfg(feature = "etcd")]
+            Self::Etcd(error) => etcd_hint(error).to_owned(),
+            Self::StoreCall(_) => "check that the store runs and has space, and try again".to_owned(),
+            Self::OtherLog { .. } => "check `[store]` in the configuration; move a log with `underpass store migrate`, or begin a new one with another data folder".to_owned(),
+            Self::OtherInstallation => "use the data folder, or a copy of the link.key, of the installation that wrote it, or another `store.etcd.prefix`; if that key is lost, start with --new-link-key".to_owned(),
             Self::NoStore(_) => {
                 "nothing is kept on disk with `--store memory`; ask the running server".to_owned()
             }
@@ -131,6 +162,35 @@ fn store_hint(error: &underpass_store_rocksdb::OpenError) -> String {
         _ => "check that the data folder is yours and its disk has space",
     }
     .to_owned()
+}
+
+#[cfg(feature = "etcd")]
+fn etcd_code(error: &underpass_store_etcd::OpenError) -> &'static str {
+    use underpass_store_etcd::OpenError;
+    match error {
+        OpenError::Options { .. } => "config.invalid",
+        OpenError::Unreachable { .. } => "store.unreachable",
+        OpenError::Tls { .. } => "store.tls",
+        OpenError::Credentials { .. } | OpenError::Denied { .. } => "store.credentials",
+        OpenError::Foreign { .. } => "store.foreign",
+        OpenError::Newer { .. } => "data.newer",
+        _ => "store.failed",
+    }
+}
+
+#[cfg(feature = "etcd")]
+fn etcd_hint(error: &underpass_store_etcd::OpenError) -> &'static str {
+    use underpass_store_etcd::OpenError;
+    match error {
+        OpenError::Options { .. } => "correct `[store.etcd]` in the configuration",
+        OpenError::Unreachable { .. } => "start etcd, or correct `store.etcd.endpoints`",
+        OpenError::Tls { .. } => "correct `store.etcd.ca_file`, `cert_file`, `key_file` and `tls_name`",
+        OpenError::Credentials { .. } => "correct `store.etcd.user` and the file that `password_file` names",
+        OpenError::Denied { .. } => "give the user a role that may read and write below `store.etcd.prefix`",
+        OpenError::Foreign { .. } => "choose a `store.etcd.prefix` that nobody uses",
+        OpenError::Newer { .. } => "run the release that wrote it, or a newer one",
+        _ => "use a supported release of etcd, and try again",
+    }
 }
 
 fn log_code(error: &underpass_control::OpenError) -> &'static str {

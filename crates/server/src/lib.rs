@@ -6,6 +6,7 @@
 mod advertise;
 mod api_server;
 mod backend;
+mod belonging;
 mod bounded;
 pub mod config;
 mod data;

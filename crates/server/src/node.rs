@@ -15,12 +15,14 @@ use underpass_ingress::Ingress;
 use underpass_tasks::{Drained, Tasks};
 use underpass_transport::tcp::TcpListener;
 use underpass_transport::{BindError, Listener};
+use underpass_wire::noise::StaticKey;
 
 use crate::advertise::{advertised, split_host};
 use crate::api_server::{self, invite_line};
-use crate::backend::Backend;
-use crate::config::{Config, Enrolment};
-use crate::data::DataFolder;
+use crate::backend::{Backend, Place};
+use crate::belonging::Belonging;
+use crate::config::{Config, Enrolment, StoreKind};
+use crate::data::{DataError, DataFolder};
 use crate::error::StartError;
 
 /// Time for tasks that only have to notice that they should stop.
@@ -95,11 +97,7 @@ impl Node {
         let api_address =
             api_listener.local_addr().map_err(|source| api_server::cannot_listen(config.api, source))?;
 
-        let data = DataFolder::open(&config.data, true)?;
-        let link_key = data.link_key(&*random, config.new_link_key)?;
-        let node = data.node_id(clock.now(), &*random)?;
-        let backend = Backend::open(config.store, &data.join("store")).await?;
-
+        let Ground { data, link_key, node, backend } = Ground::open(config, &*clock, &*random).await?;
         let fatal = CancellationToken::new();
         let log = Tasks::new("log", fatal.clone());
         let options = control_options(config, node);
@@ -115,7 +113,10 @@ impl Node {
         };
         let (advertise, advertise_hint) = advertised(config.advertise.as_deref(), clients_address);
 
-        let first = begin(config, &data, &control, &advertise, link_key.public()).await;
+        let first = match remember_log(&data, config.store, &control) {
+            Ok(()) => begin(config, &data, &control, &advertise, link_key.public()).await,
+            Err(error) => Err(error.into()),
+        };
         let First { line, invite, socket } = match first {
             Ok(first) => first,
             Err(error) => {
@@ -263,6 +264,48 @@ async fn begin(
     };
     let socket = api_server::bind_socket(&crate::control_socket(data.path()))?;
     Ok(First { line, invite, socket })
+}
+
+/// What a node stands on.
+struct Ground {
+    data: DataFolder,
+    link_key: StaticKey,
+    node: NodeId,
+    backend: Backend,
+}
+
+impl Ground {
+    /// Opens folder and store, and makes sure that they belong together.
+    async fn open(config: &Config, clock: &dyn Clock, random: &dyn Random) -> Result<Self, StartError> {
+        let data = DataFolder::open(&config.data, true)?;
+        let place = Place::configured(config.store, &config.etcd);
+        let backend = Backend::open(&place, &data.join("store")).await?;
+        let belongs = async {
+            let mut belonging = Belonging::of(backend.store()).await?;
+            if config.store != StoreKind::Memory {
+                belonging.check_log(&data)?;
+            }
+            let link_key = data.link_key(random, belonging.has_clients(), config.new_link_key)?;
+            belonging.check_key(&link_key.public(), config.new_link_key).await?;
+            data.set_place(&place)?;
+            Ok::<_, StartError>((link_key, data.node_id(clock.now(), random)?))
+        };
+        match belongs.await {
+            Ok((link_key, node)) => Ok(Self { data, link_key, node, backend }),
+            Err(error) => {
+                backend.close().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Notes which log this folder serves, so that another one, or none, is noticed.
+fn remember_log(data: &DataFolder, kind: StoreKind, control: &Control) -> Result<(), DataError> {
+    match control.log().id() {
+        Some(log) if kind != StoreKind::Memory => data.set_served_log(log),
+        _ => Ok(()),
+    }
 }
 
 /// How the configuration is told to the control plane.

@@ -15,8 +15,7 @@ use underpass_tasks::Tasks;
 
 use crate::advertise::advertised;
 use crate::api_server::{self, invite_line};
-use crate::backend::Backend;
-use crate::config::StoreKind;
+use crate::backend::{Backend, Place};
 use crate::data::DataFolder;
 use crate::error::StartError;
 use crate::system::{SystemClock, SystemRandom};
@@ -56,17 +55,15 @@ impl Offline {
     /// [`DataError::InUse`](crate::DataError::InUse) when a server runs on it: then its own socket answers.
     pub async fn open(folder: &Path) -> Result<Self, StartError> {
         let data = DataFolder::open(folder, false)?;
-        if !data.join("store").is_dir() {
-            return Err(StartError::NoStore(folder.to_owned()));
-        }
+        let place = place(&data)?;
         let random = Arc::new(SystemRandom);
         let clock = Arc::new(SystemClock);
-        let link_key = data.link_key(&*random, false)?;
+        let link_key = data.link_key(&*random, true, false)?;
         // What the last start said; without one there was no server that an invite could lead to.
         let (advertise, _) = advertised(data.advertised()?.as_deref(), CLIENTS_DEFAULT);
         let line = invite_line(vec![advertise.clone()], link_key.public())?;
         let node = data.node_id(underpass_domain::Clock::now(&*clock), &*random)?;
-        let backend = Backend::open(StoreKind::RocksDb, &data.join("store")).await?;
+        let backend = Backend::open(&place, &data.join("store")).await?;
         let fatal = CancellationToken::new();
         let log = Tasks::new("log", fatal.clone());
         let mut options = ControlOptions::new(node, "offline");
@@ -82,7 +79,7 @@ impl Offline {
         let mut state = ApiState::new(Arc::clone(&control), line, CancellationToken::new());
         state.advertise = vec![advertise];
         state.server_key = link_key.public();
-        StoreKind::RocksDb.name().clone_into(&mut state.store);
+        place.kind().name().clone_into(&mut state.store);
         let api = Tasks::new("api", fatal);
         let serve = || {
             let socket = api_server::bind_socket(&crate::control_socket(data.path()))?;
@@ -104,10 +101,7 @@ impl Offline {
     /// As [`Offline::open`], and what the store says.
     pub async fn verify(folder: &Path, log: LogName) -> Result<Verified, VerifyError> {
         let data = DataFolder::open(folder, false).map_err(StartError::from)?;
-        if !data.join("store").is_dir() {
-            return Err(StartError::NoStore(folder.to_owned()).into());
-        }
-        let backend = Backend::open(StoreKind::RocksDb, &data.join("store")).await?;
+        let backend = Backend::open(&place(&data)?, &data.join("store")).await?;
         let verified = underpass_eventlog::verify(&backend.store(), log).await;
         backend.close().await;
         Ok(verified?)
@@ -120,5 +114,14 @@ impl Offline {
         let _ = self.log.drain(STOP_GRACE).await;
         self.backend.close().await;
         let _ = std::fs::remove_file(crate::control_socket(self.data.path()));
+    }
+}
+
+/// Where the log of this folder is kept, if it is kept at all.
+fn place(data: &DataFolder) -> Result<Place, StartError> {
+    match data.place()? {
+        Place::RocksDb if !data.join("store").is_dir() => Err(StartError::NoStore(data.path().to_owned())),
+        Place::Memory => Err(StartError::NoStore(data.path().to_owned())),
+        place => Ok(place),
     }
 }

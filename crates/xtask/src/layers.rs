@@ -31,6 +31,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "gateway",
             "ingress",
             "store",
+            "store-etcd",
             "store-rocksdb",
             "tasks",
             "transport",

@@ -20,7 +20,7 @@ pub fn markdown() -> String {
     );
     let mut section = "";
     for setting in SETTINGS {
-        let (this, name) = setting.key.split_once('.').unwrap_or(("", setting.key));
+        let (this, name) = setting.key.rsplit_once('.').unwrap_or(("", setting.key));
         if this != section {
             section = this;
             let _ = write!(
@@ -45,11 +45,13 @@ pub fn markdown() -> String {
 pub fn schema() -> Value {
     let mut sections = Map::new();
     for setting in SETTINGS {
-        let (section, name) = setting.key.split_once('.').unwrap_or(("", setting.key));
         let mut property = match setting.kind {
             Kind::Choice(words) => json!({"type": "string", "enum": words}),
             Kind::Number { min, max } => json!({"type": "integer", "minimum": min, "maximum": max}),
             Kind::Ports => json!({"type": "string", "pattern": "^[0-9]+-[0-9]+$"}),
+            Kind::Endpoints => json!({
+                "type": ["array", "string"], "items": {"type": "string"}, "minItems": 1, "minLength": 1
+            }),
             Kind::Name => json!({"type": "string", "pattern": "^[A-Za-z0-9._-]{1,63}$"}),
             Kind::Address | Kind::HostPort | Kind::Ip | Kind::Path => {
                 json!({"type": "string", "minLength": 1})
@@ -65,12 +67,7 @@ pub fn schema() -> Value {
                 object.insert("default".to_owned(), default);
             }
         }
-        let entry = sections
-            .entry(section.to_owned())
-            .or_insert_with(|| json!({"type": "object", "additionalProperties": false, "properties": {}}));
-        if let Some(properties) = entry.get_mut("properties").and_then(Value::as_object_mut) {
-            properties.insert(name.to_owned(), property);
-        }
+        place(&mut sections, setting.key, property);
     }
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -79,4 +76,18 @@ pub fn schema() -> Value {
         "additionalProperties": false,
         "properties": sections,
     })
+}
+
+/// Puts the schema of one setting where its key says: a section for each part but the last.
+fn place(sections: &mut Map<String, Value>, key: &str, property: Value) {
+    let Some((section, rest)) = key.split_once('.') else {
+        sections.insert(key.to_owned(), property);
+        return;
+    };
+    let section = sections
+        .entry(section.to_owned())
+        .or_insert_with(|| json!({"type": "object", "additionalProperties": false, "properties": {}}));
+    if let Some(inner) = section.get_mut("properties").and_then(Value::as_object_mut) {
+        place(inner, rest, property);
+    }
 }

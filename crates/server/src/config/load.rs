@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::settings::ports;
-use super::{Config, Enrolment, SETTINGS, Setting, StoreKind, VARIABLE_PREFIX};
+use super::settings::{self, ports};
+use super::{Config, Enrolment, EtcdConfig, SETTINGS, Setting, StoreKind, VARIABLE_PREFIX};
 
 /// Where a configuration file is looked for when none is named.
 pub const FILES: &[&str] = &["./underpass.toml", "/etc/underpass/underpass.toml"];
@@ -98,6 +98,16 @@ pub enum ConfigError {
         /// The nearest name that exists.
         suggestion: Option<String>,
     },
+    /// It means nothing without another one.
+    #[error("{origin}: `{key}` needs `{needs}`")]
+    Alone {
+        /// Where it stands.
+        origin: Origin,
+        /// Which setting.
+        key: &'static str,
+        /// What is missing.
+        needs: &'static str,
+    },
     /// The value can't be used.
     #[error("{origin}: `{key}` = {value:?} {reason}")]
     Value {
@@ -139,6 +149,7 @@ impl Loaded {
             let flag = Setting::find(key).and_then(|setting| setting.flag).unwrap_or("a flag");
             set(&mut values, &mut errors, key, value.clone(), Origin::Flag(flag));
         }
+        together(&values, &mut errors);
         if !errors.is_empty() {
             return Err(ConfigErrors(errors));
         }
@@ -206,6 +217,11 @@ fn flatten(prefix: &str, table: &toml::Table, found: &mut impl FnMut(&str, Strin
         match value {
             toml::Value::Table(inner) => flatten(&key, inner, found),
             toml::Value::String(text) => found(&key, text.clone()),
+            // A list is the same as its parts with commas between them.
+            toml::Value::Array(parts) if parts.iter().all(toml::Value::is_str) => {
+                let parts: Vec<_> = parts.iter().filter_map(toml::Value::as_str).collect();
+                found(&key, parts.join(","));
+            }
             other => found(&key, other.to_string()),
         }
     }
@@ -229,6 +245,26 @@ fn set(values: &mut Values, errors: &mut Vec<ConfigError>, key: &str, value: Str
     values.insert(setting.key, (value, origin));
 }
 
+/// Settings that mean nothing, or something dangerous, without another.
+const TOGETHER: &[(&str, &str)] = &[
+    ("store.etcd.user", "store.etcd.password_file"),
+    ("store.etcd.password_file", "store.etcd.user"),
+    ("store.etcd.cert_file", "store.etcd.key_file"),
+    ("store.etcd.key_file", "store.etcd.cert_file"),
+    ("store.etcd.cert_file", "store.etcd.ca_file"),
+    ("store.etcd.tls_name", "store.etcd.ca_file"),
+];
+
+fn together(values: &Values, errors: &mut Vec<ConfigError>) {
+    for (key, needs) in TOGETHER {
+        if let Some((_, origin)) = values.get(key)
+            && !values.contains_key(needs)
+        {
+            errors.push(ConfigError::Alone { origin: origin.clone(), key, needs });
+        }
+    }
+}
+
 /// `None` only when a setting is missing from the table.
 fn build(values: &Values) -> Option<Config> {
     let text = |key: &str| values.get(key).map(|(value, _)| value.as_str());
@@ -250,7 +286,19 @@ fn build(values: &Values) -> Option<Config> {
         presence_ttl: seconds("server.presence_ttl_s")?,
         store: match text("store.kind")? {
             "memory" => StoreKind::Memory,
+            "etcd" => StoreKind::Etcd,
             _ => StoreKind::RocksDb,
+        },
+        etcd: EtcdConfig {
+            endpoints: settings::endpoints(text("store.etcd.endpoints")?).map(ToOwned::to_owned).collect(),
+            prefix: text("store.etcd.prefix")?.to_owned(),
+            user: text("store.etcd.user").map(ToOwned::to_owned),
+            password_file: text("store.etcd.password_file").map(PathBuf::from),
+            ca_file: text("store.etcd.ca_file").map(PathBuf::from),
+            cert_file: text("store.etcd.cert_file").map(PathBuf::from),
+            key_file: text("store.etcd.key_file").map(PathBuf::from),
+            tls_name: text("store.etcd.tls_name").map(ToOwned::to_owned),
+            request_timeout: seconds("store.etcd.request_timeout_s")?,
         },
         ports: ports(text("ingress.ports")?)?,
         bind: match text("ingress.bind") {

@@ -8,6 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use docs::{markdown, schema};
 pub use load::{ConfigError, ConfigErrors, FILES, Loaded, Origin, Shown, Sources};
 pub use settings::{Kind, SETTINGS, Setting};
@@ -38,6 +40,8 @@ pub struct Config {
     pub presence_ttl: Duration,
     /// Which backend.
     pub store: StoreKind,
+    /// Which etcd, if that is the backend.
+    pub etcd: EtcdConfig,
     /// First and last public port.
     pub ports: (u16, u16),
     /// Where public ports listen.
@@ -68,6 +72,31 @@ pub enum StoreKind {
     Memory,
     /// In the data folder.
     RocksDb,
+    /// In an etcd cluster.
+    Etcd,
+}
+
+/// Which etcd, and how to get in. Files are named, not read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EtcdConfig {
+    /// Members of the cluster.
+    pub endpoints: Vec<String>,
+    /// What the keys of this installation begin with.
+    pub prefix: String,
+    /// The user.
+    pub user: Option<String>,
+    /// The file with the user's password.
+    pub password_file: Option<PathBuf>,
+    /// The file with the authority of the members' certificates; without it no TLS is spoken.
+    pub ca_file: Option<PathBuf>,
+    /// The file with the certificate of this node.
+    pub cert_file: Option<PathBuf>,
+    /// The file with its private key.
+    pub key_file: Option<PathBuf>,
+    /// The name in the members' certificates.
+    pub tls_name: Option<String>,
+    /// The bound of one request.
+    pub request_timeout: Duration,
 }
 
 impl StoreKind {
@@ -76,6 +105,7 @@ impl StoreKind {
         match self {
             Self::Memory => "memory",
             Self::RocksDb => "rocksdb",
+            Self::Etcd => "etcd",
         }
     }
 }

@@ -35,6 +35,9 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// `LOW-HIGH`, both of 1 to 65535.
     Ports,
+    /// One or more addresses of etcd members, with commas between them: `HOST:PORT`, alone or behind `http://` or
+    /// `https://`. In a file a list of them.
+    Endpoints,
     /// A whole number between these, both included.
     Number {
         /// The smallest value.
@@ -105,10 +108,75 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "store.kind",
-        kind: Kind::Choice(&["rocksdb", "memory"]),
+        kind: Kind::Choice(&["rocksdb", "etcd", "memory"]),
         default: Some("rocksdb"),
-        about: "Where the event log is kept: in RocksDB inside the data folder, or in memory until the process ends.",
+        about: "Where the event log is kept: in RocksDB inside the data folder, in an etcd cluster, or in memory until \
+                the process ends.",
         flag: Some("--store"),
+    },
+    Setting {
+        key: "store.etcd.endpoints",
+        kind: Kind::Endpoints,
+        default: Some("127.0.0.1:2379"),
+        about: "Members of the etcd cluster. One is used at a time, the next when it fails.",
+        flag: None,
+    },
+    Setting {
+        key: "store.etcd.prefix",
+        kind: Kind::Name,
+        default: Some("underpass"),
+        about: "All keys of this installation begin with it. Installations that share a cluster have different ones.",
+        flag: None,
+    },
+    Setting {
+        key: "store.etcd.user",
+        kind: Kind::Name,
+        default: None,
+        about: "The user of etcd, where it asks for one; with `store.etcd.password_file`.",
+        flag: None,
+    },
+    Setting {
+        key: "store.etcd.password_file",
+        kind: Kind::Path,
+        default: None,
+        about: "The file with that user's password, mode 0600.",
+        flag: None,
+    },
+    Setting {
+        key: "store.etcd.ca_file",
+        kind: Kind::Path,
+        default: None,
+        about: "The authority (PEM) whose certificates etcd members show. With it TLS is spoken, and no other authority \
+                is trusted.",
+        flag: None,
+    },
+    Setting {
+        key: "store.etcd.cert_file",
+        kind: Kind::Path,
+        default: None,
+        about: "The certificate (PEM) that this node shows to etcd; with `store.etcd.key_file`.",
+        flag: None,
+    },
+    Setting {
+        key: "store.etcd.key_file",
+        kind: Kind::Path,
+        default: None,
+        about: "The private key (PEM) of that certificate, mode 0600.",
+        flag: None,
+    },
+    Setting {
+        key: "store.etcd.tls_name",
+        kind: Kind::Name,
+        default: None,
+        about: "The name in the certificates of etcd members, where it is not the host of the endpoint.",
+        flag: None,
+    },
+    Setting {
+        key: "store.etcd.request_timeout_s",
+        kind: Kind::Number { min: 1, max: 60 },
+        default: Some("5"),
+        about: "How long one request to etcd may take, attempts at other members included, in seconds.",
+        flag: None,
     },
     Setting {
         key: "ingress.ports",
@@ -175,6 +243,10 @@ impl Setting {
             }
             Kind::Choice(words) => words.contains(&text),
             Kind::Ports => ports(text).is_some(),
+            Kind::Endpoints => endpoints(text).all(|one| {
+                let bare = ["https://", "http://"].iter().find_map(|scheme| one.strip_prefix(scheme));
+                host_port(bare.unwrap_or(one)).is_some_and(|(_, port)| port > 0)
+            }),
             Kind::Number { min, max } => {
                 text.parse::<u64>().is_ok_and(|number| (min..=max).contains(&number))
             }
@@ -193,6 +265,9 @@ impl std::fmt::Display for Kind {
             Self::Name => f.write_str("1 to 63 letters, digits, '-', '_' and '.'"),
             Self::Choice(words) => write!(f, "one of {}", words.join(", ")),
             Self::Ports => f.write_str("LOW-HIGH such as 20000-29999, each of 1 to 65535"),
+            Self::Endpoints => {
+                f.write_str("HOST:PORT such as 127.0.0.1:2379, or several with commas between them")
+            }
             Self::Number { min, max } => write!(f, "a whole number of {min} to {max}"),
         }
     }
@@ -211,6 +286,11 @@ pub(super) fn host_port(text: &str) -> Option<(&str, u16)> {
         }
     };
     if good { Some((host, port.parse().ok()?)) } else { None }
+}
+
+/// Endpoints taken apart.
+pub(super) fn endpoints(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim)
 }
 
 /// `LOW-HIGH` taken apart.

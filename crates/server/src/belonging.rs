@@ -1,0 +1,88 @@
+//! A data folder and a store belong together: the folder has the key that the clients in the log have pinned.
+//!
+//! A store says which link key its installation has, a data folder which log it has served. A server that finds
+//! something else does not start: it would come up empty and healthy, or turn all clients away.
+
+use std::sync::Arc;
+
+use underpass_domain::{ControlEvent, LogId, LogName, Position};
+use underpass_eventlog::{LogError, read_stored};
+use underpass_store::{Commit, Entry, Guard, Key, Outcome, Store, StoreError};
+
+use crate::data::DataFolder;
+use crate::error::StartError;
+
+/// Where a store says which public link key its installation has.
+const LINK_KEY: &str = "installation/link-key";
+
+/// Writes that lose against another node's are tried again; whoever won has written the same.
+const ATTEMPTS_MAX: u32 = 4;
+
+/// What a store says of its installation.
+#[derive(Debug)]
+pub(crate) struct Belonging {
+    store: Arc<dyn Store>,
+    /// The log in it, if there is one.
+    log: Option<LogId>,
+    key: Option<Entry>,
+}
+
+impl Belonging {
+    /// Looks at a store. Nothing is written.
+    pub(crate) async fn of(store: Arc<dyn Store>) -> Result<Self, StartError> {
+        let log = log_id(&store).await?;
+        let key = store.get(&Key::from(LINK_KEY)).await.map_err(StartError::StoreCall)?;
+        Ok(Self { store, log, key })
+    }
+
+    /// Whether clients may have pinned a key already.
+    pub(crate) fn has_clients(&self) -> bool {
+        self.log.is_some() || self.key.is_some()
+    }
+
+    /// Refuses a store that holds another log than the folder has served, or none.
+    pub(crate) fn check_log(&self, data: &DataFolder) -> Result<(), StartError> {
+        match (data.served_log()?, self.log) {
+            (Some(served), found) if found != Some(served) => {
+                Err(StartError::OtherLog { folder: data.path().to_owned(), served, found })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a store of another installation, unless its key was lost and is made `anew`; writes down the key
+    /// where none stands.
+    pub(crate) async fn check_key(&mut self, key: &[u8; 32], anew: bool) -> Result<(), StartError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let guard = match &self.key {
+                Some(entry) if entry.value.as_ref() == key => return Ok(()),
+                Some(entry) if anew => Guard::At(entry.revision),
+                Some(_) => return Err(StartError::OtherInstallation),
+                None => Guard::Absent,
+            };
+            let commit =
+                Commit::new().guard(Key::from(LINK_KEY), guard).put(Key::from(LINK_KEY), key.to_vec());
+            match self.store.commit(commit).await {
+                Ok(Outcome::Committed(_)) => return Ok(()),
+                // Another node was first, or it is unknown whether this one was: look again.
+                Ok(Outcome::Conflict(_)) | Err(StoreError::Indeterminate { .. }) => {}
+                Err(error) => return Err(StartError::StoreCall(error)),
+            }
+            self.key = self.store.get(&Key::from(LINK_KEY)).await.map_err(StartError::StoreCall)?;
+        }
+        Err(StartError::StoreCall(StoreError::unavailable("commit", "other nodes keep writing first")))
+    }
+}
+
+async fn log_id(store: &Arc<dyn Store>) -> Result<Option<LogId>, StartError> {
+    match read_stored(store, LogName::Control, Position(0), 1).await {
+        Ok(events) => Ok(events.first().and_then(|first| match first.decode() {
+            Ok(ControlEvent::LogCreated(created)) => Some(created.log),
+            _ => None,
+        })),
+        Err(LogError::Absent { .. }) => Ok(None),
+        // What is wrong with a log is said by whoever opens it, better than here.
+        Err(LogError::Unavailable { source, .. }) => Err(StartError::StoreCall(source)),
+        Err(_) => Ok(None),
+    }
+}
