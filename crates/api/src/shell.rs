@@ -155,7 +155,7 @@ async fn read_body(request: &mut Request) -> Result<Body, Problem> {
 async fn too_large(coming: &mut (impl AsyncRead + Unpin), declared: Option<u64>) -> Problem {
     if declared.is_none_or(|length| length <= PASSED_OVER_BYTES_MAX) {
         let mut rest = coming.take(PASSED_OVER_BYTES_MAX);
-        let mut some = [0; 16 * 1024];
+        let mut some = vec![0; 16 * 1024];
         let _ = tokio::time::timeout(PASSED_OVER_TIMEOUT, async {
             while let Ok(Ok(1..)) = tokio::time::timeout(PASSED_OVER_PAUSE, rest.read(&mut some)).await {}
         })
