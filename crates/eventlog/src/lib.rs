@@ -9,6 +9,7 @@
 //! | [`Log`] | an open log: execute, view, follow, read, as of, verify |
 //! | [`frame`], [`head`], [`record`], [`keys`] | what lies in the store, byte for byte; `docs/format/log-v1.md` is the same for people |
 //! | [`verify`], [`read_stored`], [`replay_stored`] | the same for a log that is not open |
+//! | [`copy`] | a log into another store |
 //!
 //! # How an append goes
 //!
@@ -27,13 +28,17 @@ mod appender;
 mod batch;
 mod codes;
 mod commit;
+mod copy;
+mod copy_error;
 mod error;
 mod fold;
 mod follower;
 pub mod frame;
 pub mod head;
 pub mod keys;
+mod landing;
 mod log;
+mod marker;
 mod options;
 mod reader;
 pub mod record;
@@ -46,6 +51,8 @@ mod verify;
 
 pub use answered::{REMEMBERED_FOR, REMEMBERED_POSITIONS};
 pub use batch::Committed;
+pub use copy::{Copied, Progress, copy};
+pub use copy_error::CopyError;
 pub use error::{ExecuteError, LogError, OpenError, SharedError};
 pub use follower::Follower;
 pub use log::Log;

@@ -232,8 +232,14 @@ async fn try_bring_up<A: Aggregate>(
     clock: &dyn Clock,
     random: &dyn Random,
 ) -> Result<Option<(Resident<A>, Revision)>, OpenError> {
+    reader.refuse_half_copied().await?;
     let Some((head, revision)) = reader.head().await? else {
         if reader.any_frame().await? {
+            // The first frames of a copy may have come between the looks.
+            reader.refuse_half_copied().await?;
+            if reader.head().await?.is_some() {
+                return Ok(None);
+            }
             return Err(LogError::corrupt(A::LOG, Position(0), "there are frames, but no head").into());
         }
         begin::<A>(reader, options, clock, random).await?;

@@ -7,7 +7,7 @@ use underpass_domain::{Digest32, LogName, Position};
 use underpass_store::Store;
 
 use crate::error::LogError;
-use crate::fold::{Chain, positioned};
+use crate::fold::Chain;
 use crate::head::Head;
 use crate::keys;
 use crate::reader::Reader;
@@ -35,9 +35,11 @@ pub struct Verified {
 /// dense, that each frame follows on its predecessor's hash, that the versions of each stream are dense,
 /// and that the head names the end. The log need not be open, and may be written meanwhile.
 ///
-/// What is damaged is part of the result; errors are those of the store.
+/// What is damaged is part of the result; errors are those of the store, and that the log isn't there or was
+/// copied in part only.
 pub async fn verify(store: &Arc<dyn Store>, log: LogName) -> Result<Verified, LogError> {
     let reader = Reader::new(Arc::clone(store), log);
+    reader.refuse_half_copied().await?;
     let mut walk = Walk { chain: Chain::new(log), frames: 0 };
     let outcome = match reader.head().await {
         Ok(Some((head, _))) => walk.run(&reader, Some(head)).await,
@@ -76,27 +78,17 @@ struct Walk {
 
 impl Walk {
     async fn run(&mut self, reader: &Reader, head: Option<Head>) -> Result<(), LogError> {
-        let log = reader.log;
         let Some(head) = head else { return Ok(()) };
         let mut frames = reader.frames_behind(Position(0));
         let mut newest = None;
         while self.chain.position < head.position {
             for frame in frames.page(head.position).await? {
-                self.chain.check(&frame)?;
-                for (position, record) in positioned(&frame) {
-                    self.chain.count(position, record)?;
-                }
-                self.chain.advance(&frame);
+                self.chain.follow(&frame)?;
                 self.frames += 1;
                 newest = Some((frame.first(), frame.header.commit));
             }
         }
-        let chain = &self.chain;
-        let named = (head.position, head.hash, head.epoch, head.recorded_at);
-        let found = (chain.position, chain.hash, chain.epoch, chain.recorded_at);
-        if named != found || newest != Some((head.first, head.commit)) {
-            return Err(LogError::corrupt(log, head.position, "the head does not name the last frame"));
-        }
+        self.chain.ends_at(&head, newest)?;
         self.beyond(reader, &head).await
     }
 
@@ -119,11 +111,7 @@ impl Walk {
         let log = reader.log;
         let mut next = Position(1);
         while let Some(frame) = reader.frame_at(next).await? {
-            self.chain.check(&frame)?;
-            for (position, record) in positioned(&frame) {
-                self.chain.count(position, record)?;
-            }
-            self.chain.advance(&frame);
+            self.chain.follow(&frame)?;
             self.frames += 1;
             next = frame.last().next();
         }

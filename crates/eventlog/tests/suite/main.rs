@@ -4,8 +4,10 @@
 
 mod appending;
 mod bad_stores;
+mod copying;
 mod faults;
 mod frames;
 mod history;
 mod nodes;
+mod raw;
 mod support;
