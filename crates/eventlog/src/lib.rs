@@ -10,6 +10,7 @@
 //! | [`frame`], [`head`], [`record`], [`keys`] | what lies in the store, byte for byte; `docs/format/log-v1.md` is the same for people |
 //! | [`verify`], [`read_stored`], [`replay_stored`] | the same for a log that is not open |
 //! | [`copy`] | a log into another store |
+//! | [`Export`] | a log as text that others can read |
 //!
 //! # How an append goes
 //!
@@ -31,12 +32,14 @@ mod commit;
 mod copy;
 mod copy_error;
 mod error;
+mod export;
 mod fold;
 mod follower;
 pub mod frame;
 pub mod head;
 pub mod keys;
 mod landing;
+mod line;
 mod log;
 mod marker;
 mod options;
@@ -47,6 +50,7 @@ mod replay;
 mod shared;
 mod snapshot;
 mod snapshotter;
+mod strict;
 mod verify;
 
 pub use answered::{REMEMBERED_FOR, REMEMBERED_POSITIONS};
@@ -54,7 +58,9 @@ pub use batch::Committed;
 pub use copy::{Copied, Progress, copy};
 pub use copy_error::CopyError;
 pub use error::{ExecuteError, LogError, OpenError, SharedError};
+pub use export::{Export, Selection};
 pub use follower::Follower;
+pub use line::{EXPORT_FORMAT, LINE_BYTES_MAX};
 pub use log::Log;
 pub use options::{
     BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, Fence, LogOptions, POLL_EVERY, QUEUE_MAX, SNAPSHOT_EVERY,

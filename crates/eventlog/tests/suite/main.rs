@@ -5,6 +5,7 @@
 mod appending;
 mod bad_stores;
 mod copying;
+mod exporting;
 mod faults;
 mod frames;
 mod history;

@@ -61,6 +61,22 @@ impl Raw {
         self.frame((0..count).map(|index| (UNKNOWN_KIND, stream(index), payload.clone())).collect()).await;
     }
 
+    /// One frame of `count` events of a kind that there is.
+    pub async fn usage(&mut self, count: u8) {
+        assert_eq!(self.log, LogName::Activity);
+        let event = |index: u8| {
+            ActivityEvent::from(v1::UsageRecorded {
+                mapping: MappingId::from_bytes([index % 5; 16]),
+                bytes_in: u64::from(index) * 1000,
+                bytes_out: u64::MAX,
+                tunnels: 1,
+                refused: 0,
+            })
+        };
+        let record = |event: ActivityEvent| (event.kind(), event.stream(), event.encode().unwrap().into());
+        self.frame((0..count).map(event).map(record).collect()).await;
+    }
+
     pub async fn frame(&mut self, events: Vec<(u16, StreamId, Bytes)>) {
         let first = self.head.position.next();
         let mut commit = [self.salt; 16];
