@@ -10,7 +10,7 @@
 //! | [`frame`], [`head`], [`record`], [`keys`] | what lies in the store, byte for byte; `docs/format/log-v1.md` is the same for people |
 //! | [`verify`], [`read_stored`], [`replay_stored`] | the same for a log that is not open |
 //! | [`copy`] | a log into another store |
-//! | [`Export`] | a log as text that others can read |
+//! | [`Export`], [`import`], [`verify_export`] | a log as text that others can read, and back |
 //!
 //! # How an append goes
 //!
@@ -37,13 +37,16 @@ mod fold;
 mod follower;
 pub mod frame;
 pub mod head;
+mod import;
 pub mod keys;
 mod landing;
 mod line;
+mod lines;
 mod log;
 mod marker;
 mod options;
 mod reader;
+mod rebuild;
 pub mod record;
 mod recorded;
 mod replay;
@@ -52,6 +55,7 @@ mod snapshot;
 mod snapshotter;
 mod strict;
 mod verify;
+mod verify_export;
 
 pub use answered::{REMEMBERED_FOR, REMEMBERED_POSITIONS};
 pub use batch::Committed;
@@ -60,6 +64,7 @@ pub use copy_error::CopyError;
 pub use error::{ExecuteError, LogError, OpenError, SharedError};
 pub use export::{Export, Selection};
 pub use follower::Follower;
+pub use import::{ImportError, import};
 pub use line::{EXPORT_FORMAT, LINE_BYTES_MAX};
 pub use log::Log;
 pub use options::{
@@ -68,3 +73,4 @@ pub use options::{
 pub use recorded::{READ_EVENTS_MAX, Recorded, read_stored};
 pub use replay::{AsOf, View, replay_stored};
 pub use verify::{Verified, verify};
+pub use verify_export::{VerifiedExport, verify_export};

@@ -2,6 +2,8 @@
 //!
 //! `docs/format/export-v1.md` describes every attribute.
 
+mod read;
+
 use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -96,7 +96,7 @@ async fn the_copy_opens_with_the_same_read_model_and_goes_on() {
 
 /// Where a copy is killed.
 #[derive(Clone, Copy, Debug)]
-enum Killed {
+pub enum Killed {
     /// The future is dropped before the commit happens.
     Before,
     /// The future is dropped after it happened, and before the copy was told.
@@ -110,7 +110,7 @@ enum Killed {
 }
 
 /// A target that fails at the commit with this index.
-fn failing(memory: &MemoryStore, at: usize, how: Killed) -> Arc<dyn Store> {
+pub fn failing(memory: &MemoryStore, at: usize, how: Killed) -> Arc<dyn Store> {
     let mut faults = vec![Fault::None; at];
     let hang = |_: MemoryStore| -> BoxFuture<'static, ()> { Box::pin(pending()) };
     match how {

@@ -9,6 +9,7 @@ mod exporting;
 mod faults;
 mod frames;
 mod history;
+mod importing;
 mod nodes;
 mod raw;
 mod support;
