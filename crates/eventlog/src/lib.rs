@@ -10,6 +10,7 @@
 //! | [`frame`], [`head`], [`record`], [`keys`] | what lies in the store, byte for byte; `docs/format/log-v1.md` is the same for people |
 //! | [`verify`], [`read_stored`], [`replay_stored`] | the same for a log that is not open |
 //! | [`copy`] | a log into another store |
+//! | [`Checkpoint`], [`CheckpointBook`], [`verify_with`] | what a log was, signed, and whether it still is |
 //! | [`Export`], [`import`], [`verify_export`] | a log as text that others can read, and back |
 //!
 //! # How an append goes
@@ -27,6 +28,8 @@
 mod answered;
 mod appender;
 mod batch;
+mod checkpoint;
+mod checkpoint_book;
 mod codes;
 mod commit;
 mod copy;
@@ -56,9 +59,15 @@ mod snapshotter;
 mod strict;
 mod verify;
 mod verify_export;
+mod verify_with;
 
 pub use answered::{REMEMBERED_FOR, REMEMBERED_POSITIONS};
 pub use batch::Committed;
+pub use checkpoint::{
+    CHECKPOINT_FORMAT, Checkpoint, CheckpointKey, CheckpointKeyError, CheckpointPublicKey,
+    InvalidCheckpointKey, SignedCheckpoint,
+};
+pub use checkpoint_book::{BookError, CHECKPOINT_LINE_BYTES_MAX, CHECKPOINTS_MAX, CheckpointBook, Mend};
 pub use copy::{Copied, Progress, copy};
 pub use copy_error::CopyError;
 pub use error::{ExecuteError, LogError, OpenError, SharedError};
@@ -74,3 +83,4 @@ pub use recorded::{READ_EVENTS_MAX, Recorded, read_stored};
 pub use replay::{AsOf, View, replay_stored};
 pub use verify::{Verified, verify};
 pub use verify_export::{VerifiedExport, verify_export};
+pub use verify_with::verify_with;

@@ -10,6 +10,8 @@ pub(crate) struct Lines<R> {
     input: R,
     bytes_max: usize,
     number: u64,
+    /// Bytes read so far, ends of lines included.
+    read: u64,
     line: Vec<u8>,
 }
 
@@ -32,12 +34,17 @@ pub(crate) struct OneLine<'a> {
 
 impl<R: AsyncBufRead + Unpin> Lines<R> {
     pub(crate) fn new(input: R, bytes_max: usize) -> Self {
-        Self { input, bytes_max, number: 0, line: Vec::new() }
+        Self { input, bytes_max, number: 0, read: 0, line: Vec::new() }
     }
 
     /// The number of the last line that was asked for, from 1.
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Bytes up to the end of the last line that was given.
+    pub(crate) fn read(&self) -> u64 {
+        self.read
     }
 
     /// The next line; `None` at the end. After an error there is no going on.
@@ -60,6 +67,7 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
             }
             self.line.extend_from_slice(part);
             self.input.consume(used);
+            self.read += used as u64;
         }
         if !ended && self.line.is_empty() {
             self.number -= 1;
@@ -86,7 +94,7 @@ mod tests {
             let expected: Vec<(&[u8], bool)> =
                 vec![(b"one", true), (b"", true), (b"three\r", true), (b"four", false)];
             assert_eq!(all, expected.iter().map(|(t, e)| (t.to_vec(), *e)).collect::<Vec<_>>());
-            assert_eq!(lines.number(), 4);
+            assert_eq!((lines.number(), lines.read()), (4, text.len() as u64));
         }
         Ok(())
     }

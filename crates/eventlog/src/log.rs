@@ -9,13 +9,14 @@ use serde::Serialize;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use underpass_domain::{Aggregate, Clock, LogId, Meta, Position, Random, codec};
+use underpass_domain::{Aggregate, Clock, LogId, Meta, Position, Random, Timestamp, codec};
 use underpass_store::{Retry, Revision, Store};
 use underpass_tasks::Tasks;
 
 use crate::answered::{REMEMBERED_FOR, REMEMBERED_POSITIONS};
 use crate::appender::{self, Appender, Courtesy};
 use crate::batch::{self, Committed, Request};
+use crate::checkpoint::Checkpoint;
 use crate::commit::{self, Sent};
 use crate::error::{ExecuteError, LogError, OpenError, shared_error};
 use crate::follower::Follower;
@@ -176,6 +177,14 @@ impl<A: Aggregate> Log<A> {
     /// Checks the log from its beginning to its present end.
     pub async fn verify(&self) -> Result<Verified, LogError> {
         verify::verify(&self.shared.reader.store, A::LOG).await
+    }
+
+    /// Where the log ends now, to be signed and kept elsewhere. `at`: the time now.
+    pub fn checkpoint(&self, at: Timestamp) -> Option<Checkpoint> {
+        let view = self.view();
+        let log_id = view.state.log_id()?;
+        let View { position, epoch, hash, .. } = *view;
+        Some(Checkpoint { log: A::LOG, log_id, epoch, position, hash, at })
     }
 
     /// From now on appends are guarded by `fence` as well: after a new lease, the new entry.

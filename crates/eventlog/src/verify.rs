@@ -8,6 +8,7 @@ use underpass_store::Store;
 
 use crate::error::LogError;
 use crate::fold::Chain;
+use crate::frame::Frame;
 use crate::head::Head;
 use crate::keys;
 use crate::reader::Reader;
@@ -27,6 +28,8 @@ pub struct Verified {
     pub frames: u64,
     /// Events that are well.
     pub events: u64,
+    /// Checkpoints that agree with the log; 0 where none were given.
+    pub checkpoints: u64,
     /// The first position that is not, and what is wrong, as half a sentence.
     pub bad: Option<(Position, String)>,
 }
@@ -38,9 +41,18 @@ pub struct Verified {
 /// What is damaged is part of the result; errors are those of the store, and that the log isn't there or was
 /// copied in part only.
 pub async fn verify(store: &Arc<dyn Store>, log: LogName) -> Result<Verified, LogError> {
+    walk(store, log, |_| {}).await
+}
+
+/// The same; `see` is shown each frame that is well.
+pub(crate) async fn walk(
+    store: &Arc<dyn Store>,
+    log: LogName,
+    see: impl FnMut(&Frame) + Send,
+) -> Result<Verified, LogError> {
     let reader = Reader::new(Arc::clone(store), log);
     reader.refuse_half_copied().await?;
-    let mut walk = Walk { chain: Chain::new(log), frames: 0 };
+    let mut walk = Walk { chain: Chain::new(log), frames: 0, see };
     let outcome = match reader.head().await {
         Ok(Some((head, _))) => walk.run(&reader, Some(head)).await,
         Ok(None) if !reader.any_frame().await? => return Err(LogError::Absent { log }),
@@ -67,16 +79,18 @@ pub async fn verify(store: &Arc<dyn Store>, log: LogName) -> Result<Verified, Lo
         hash: chain.hash,
         frames: walk.frames,
         events: chain.position.0,
+        checkpoints: 0,
         bad,
     })
 }
 
-struct Walk {
+struct Walk<F> {
     chain: Chain,
     frames: u64,
+    see: F,
 }
 
-impl Walk {
+impl<F: FnMut(&Frame) + Send> Walk<F> {
     async fn run(&mut self, reader: &Reader, head: Option<Head>) -> Result<(), LogError> {
         let Some(head) = head else { return Ok(()) };
         let mut frames = reader.frames_behind(Position(0));
@@ -85,6 +99,7 @@ impl Walk {
             for frame in frames.page(head.position).await? {
                 self.chain.follow(&frame)?;
                 self.frames += 1;
+                (self.see)(&frame);
                 newest = Some((frame.first(), frame.header.commit));
             }
         }
@@ -113,6 +128,7 @@ impl Walk {
         while let Some(frame) = reader.frame_at(next).await? {
             self.chain.follow(&frame)?;
             self.frames += 1;
+            (self.see)(&frame);
             next = frame.last().next();
         }
         Err(LogError::corrupt(log, self.chain.position, why))

@@ -4,6 +4,7 @@
 
 mod appending;
 mod bad_stores;
+mod checkpoints;
 mod copying;
 mod exporting;
 mod faults;
