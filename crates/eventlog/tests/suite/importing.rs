@@ -10,8 +10,8 @@ use underpass_domain::{
     PublicKey,
 };
 use underpass_eventlog::{
-    AsOf, Copied, CopyError, Export, ImportError, LINE_BYTES_MAX, LogError, Selection, difference, import,
-    keys, replay_stored, verify, verify_export,
+    AsOf, CheckpointBook, CheckpointPublicKey, Copied, CopyError, Export, ImportError, LINE_BYTES_MAX,
+    LogError, Selection, copy, difference, import, keys, replay_stored, verify, verify_export, verify_with,
 };
 use underpass_store::{KvStore, MemoryStore, Store};
 
@@ -429,4 +429,18 @@ async fn a_refusal_leaves_half_a_copy_that_the_right_lines_complete() {
     let other = Raw::new(LOG, 9).await;
     let error = imported(&good, &other.store()).await.unwrap_err();
     assert_eq!(error.code(), "copy.other_log");
+}
+
+/// The server runs them as tasks.
+#[test]
+fn long_work_can_be_given_to_a_task() {
+    fn sendable(_: impl Send) {}
+    let (store, stop) = (shared(&MemoryStore::new()), CancellationToken::new());
+    let key = CheckpointPublicKey([0; 32]);
+    sendable(copy(&store, &store, LOG, |_| {}, &stop));
+    sendable(import(&b""[..], &store, LOG, |_| {}, &stop));
+    sendable(verify_export(&b""[..]));
+    sendable(verify_with(&store, LOG, &[], &key));
+    sendable(Export::open(&store, LOG, Selection::default()));
+    sendable(CheckpointBook::read(&b""[..]));
 }
