@@ -10,8 +10,8 @@ use underpass_domain::{
     PublicKey,
 };
 use underpass_eventlog::{
-    AsOf, Copied, CopyError, Export, ImportError, LINE_BYTES_MAX, LogError, Selection, import, keys,
-    replay_stored, verify, verify_export,
+    AsOf, CheckpointBook, CheckpointPublicKey, Copied, CopyError, Export, ImportError, LINE_BYTES_MAX,
+    LogError, Selection, copy, difference, import, keys, replay_stored, verify, verify_export, verify_with,
 };
 use underpass_store::{KvStore, MemoryStore, Store};
 
@@ -110,6 +110,17 @@ async fn what_was_exported_comes_back_as_the_same_log() {
     let again = replay_stored::<ControlState>(&target.store, AsOf::Position(view.position)).await.unwrap();
     assert_eq!(again, *view);
     assert_eq!(exported(&target.store, LogName::Control).await, text);
+
+    // C64: and what changed between two positions is the same in both.
+    let then = |store: Arc<dyn Store>| async move {
+        replay_stored::<ControlState>(&store, AsOf::Position(Position(30))).await.unwrap()
+    };
+    let (ours, theirs) = (then(Arc::clone(&target.store)).await, then(Arc::clone(&world.store)).await);
+    let found = difference(&ours, &again, 1000);
+    assert_eq!(found, difference(&theirs, &view, 1000));
+    let entities = |state: &ControlState| state.clients().count() + state.invites().count();
+    assert_eq!(found.added, entities(&view.state) - entities(&ours.state), "none were removed");
+    assert!(found.added > 40 && found.removed == 0 && !found.more());
 
     let verified = verify_export(text.as_bytes()).await.unwrap();
     assert!(verified.ok && verified.bad.is_none());
@@ -418,4 +429,18 @@ async fn a_refusal_leaves_half_a_copy_that_the_right_lines_complete() {
     let other = Raw::new(LOG, 9).await;
     let error = imported(&good, &other.store()).await.unwrap_err();
     assert_eq!(error.code(), "copy.other_log");
+}
+
+/// The server runs them as tasks.
+#[test]
+fn long_work_can_be_given_to_a_task() {
+    fn sendable(_: impl Send) {}
+    let (store, stop) = (shared(&MemoryStore::new()), CancellationToken::new());
+    let key = CheckpointPublicKey([0; 32]);
+    sendable(copy(&store, &store, LOG, |_| {}, &stop));
+    sendable(import(&b""[..], &store, LOG, |_| {}, &stop));
+    sendable(verify_export(&b""[..]));
+    sendable(verify_with(&store, LOG, &[], &key));
+    sendable(Export::open(&store, LOG, Selection::default()));
+    sendable(CheckpointBook::read(&b""[..]));
 }
