@@ -81,7 +81,7 @@ pub enum Verb {
         #[command(subcommand)]
         verb: LogVerb,
     },
-    /// Move and check stores that no server uses
+    /// Move, back up and check stores
     #[command(after_help = "Example:\n  underpass store migrate --from rocksdb:./underpass-data --to \
                             etcd://127.0.0.1:2379")]
     Store {
@@ -381,6 +381,15 @@ pub enum StoreVerb {
         /// Where they go: an empty store, or an earlier copy
         #[arg(long, value_name = "STORE")]
         to: String,
+    },
+    /// Copy a data folder with its RocksDB, whether or not a server uses it
+    Backup {
+        /// The server's data folder
+        #[arg(long, value_name = "DIR", default_value = "./underpass-data")]
+        data: PathBuf,
+        /// A folder that is new or empty
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
     },
     /// Check both logs of a store that no server uses
     Check {

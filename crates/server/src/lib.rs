@@ -6,6 +6,7 @@
 mod advertise;
 mod api_server;
 mod backend;
+mod backup;
 mod belonging;
 mod bounded;
 pub mod config;

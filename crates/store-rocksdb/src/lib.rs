@@ -33,6 +33,7 @@
 //! that group are [`Indeterminate`](underpass_store::StoreError::Indeterminate), every later write is
 //! `Unavailable` until the store is opened anew, and reads go on.
 
+mod backup;
 mod folder;
 mod head;
 mod layout;
@@ -44,5 +45,6 @@ mod writer;
 #[cfg(test)]
 mod writer_tests;
 
+pub use backup::BackupError;
 pub use open::{OpenError, RocksOptions};
 pub use store::RocksStore;

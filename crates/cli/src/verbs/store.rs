@@ -1,6 +1,7 @@
 //! `store`: move and check stores that no server uses.
 
 use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use underpass_domain::LogName;
@@ -8,7 +9,8 @@ use underpass_server::Progress;
 use underpass_server::tools::{self, Copied, MigrateError, OpenPlace, StorePlace};
 
 use super::serve::start_failed;
-use crate::args::StoreVerb;
+use crate::admin::Admin;
+use crate::args::{AdminArgs, StoreVerb};
 use crate::error::{CliError, Exit};
 use crate::output::Output;
 use crate::signals;
@@ -16,6 +18,7 @@ use crate::signals;
 pub(super) async fn run(verb: StoreVerb, output: Output) -> Result<(), CliError> {
     match verb {
         StoreVerb::Migrate { from, to } => migrate(&from, &to, output).await,
+        StoreVerb::Backup { data, to } => backup(data, &to, output).await,
         StoreVerb::Check { place } => check(&place, output).await,
     }
 }
@@ -49,6 +52,21 @@ async fn migrate(from: &str, to: &str, output: Output) -> Result<(), CliError> {
     output.line(
         &json!(null),
         "  next     name the new store in `[store]` of the configuration and start the server; the source is as it was",
+    )
+}
+
+async fn backup(data: PathBuf, to: &Path, output: Output) -> Result<(), CliError> {
+    let to = std::path::absolute(to).map_err(|error| CliError::io("finding the folder", &error))?;
+    let admin = Admin::reach(&AdminArgs { data: Some(data), ..AdminArgs::default() }).await?;
+    let body = json!({"to": to.display().to_string()});
+    let made = admin.call(reqwest::Method::POST, "/v1/backups", Some(&body)).await;
+    admin.close().await;
+    let made = made?;
+    let position = made.get("position").cloned().unwrap_or_default();
+    let value = json!({"event": "backed_up", "to": to.display().to_string(), "position": position});
+    output.line(
+        &value,
+        &format!("  backup   {} holds {} and all before", to.display(), super::ls::plain(&position)),
     )
 }
 
