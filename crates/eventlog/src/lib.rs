@@ -10,7 +10,6 @@
 //! | [`frame`], [`head`], [`record`], [`keys`] | what lies in the store, byte for byte; `docs/format/log-v1.md` is the same for people |
 //! | [`verify`], [`read_stored`], [`replay_stored`] | the same for a log that is not open |
 //! | [`copy`] | a log into another store |
-//! | [`difference`] | what changed between two read models |
 //! | [`Checkpoint`], [`CheckpointBook`], [`verify_with`] | what a log was, signed, and whether it still is |
 //! | [`Export`], [`import`], [`verify_export`] | a log as text that others can read, and back |
 //!
@@ -81,7 +80,7 @@ pub use options::{
     BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, Fence, LogOptions, POLL_EVERY, QUEUE_MAX, SNAPSHOT_EVERY,
 };
 pub use recorded::{READ_EVENTS_MAX, Recorded, read_stored};
-pub use replay::{AsOf, View, difference, replay_stored};
+pub use replay::{AsOf, View, replay_stored};
 pub use verify::{Verified, verify};
 pub use verify_export::{VerifiedExport, verify_export};
 pub use verify_with::verify_with;

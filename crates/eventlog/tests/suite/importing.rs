@@ -11,7 +11,7 @@ use underpass_domain::{
 };
 use underpass_eventlog::{
     AsOf, CheckpointBook, CheckpointPublicKey, Copied, CopyError, Export, ImportError, LINE_BYTES_MAX,
-    LogError, Selection, copy, difference, import, keys, replay_stored, verify, verify_export, verify_with,
+    LogError, Selection, copy, import, keys, replay_stored, verify, verify_export, verify_with,
 };
 use underpass_store::{KvStore, MemoryStore, Store};
 
@@ -110,17 +110,6 @@ async fn what_was_exported_comes_back_as_the_same_log() {
     let again = replay_stored::<ControlState>(&target.store, AsOf::Position(view.position)).await.unwrap();
     assert_eq!(again, *view);
     assert_eq!(exported(&target.store, LogName::Control).await, text);
-
-    // C64: and what changed between two positions is the same in both.
-    let then = |store: Arc<dyn Store>| async move {
-        replay_stored::<ControlState>(&store, AsOf::Position(Position(30))).await.unwrap()
-    };
-    let (ours, theirs) = (then(Arc::clone(&target.store)).await, then(Arc::clone(&world.store)).await);
-    let found = difference(&ours, &again, 1000);
-    assert_eq!(found, difference(&theirs, &view, 1000));
-    let entities = |state: &ControlState| state.clients().count() + state.invites().count();
-    assert_eq!(found.added, entities(&view.state) - entities(&ours.state), "none were removed");
-    assert!(found.added > 40 && found.removed == 0 && !found.more());
 
     let verified = verify_export(text.as_bytes()).await.unwrap();
     assert!(verified.ok && verified.bad.is_none());

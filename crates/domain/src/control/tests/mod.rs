@@ -2,7 +2,6 @@
 
 mod clients;
 mod codes;
-mod difference;
 mod expiry;
 mod invites;
 mod mappings;
