@@ -15,6 +15,7 @@ use crate::resources::nodes::Nodes;
 use crate::resources::sessions::Sessions;
 use crate::resources::snapshots::Snapshots;
 use crate::resources::system::System;
+use crate::resources::undo::Undo;
 
 /// The version of the API, of which there will be one more when something has to break.
 const API_VERSION: &str = "1";
@@ -45,10 +46,11 @@ const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style
 img-src 'self' data:; font-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
 frame-ancestors 'none'";
 
-type Api = (Clients, Mappings, Codes, Invites, Keys, Sessions, Nodes, Events, Logs, Snapshots, System);
+type Api = (Clients, Mappings, Codes, Invites, Keys, Sessions, Nodes, Events, Undo, Logs, Snapshots, System);
 
 pub(crate) fn service() -> OpenApiService<Api, ()> {
-    let api = (Clients, Mappings, Codes, Invites, Keys, Sessions, Nodes, Events, Logs, Snapshots, System);
+    let api =
+        (Clients, Mappings, Codes, Invites, Keys, Sessions, Nodes, Events, Undo, Logs, Snapshots, System);
     OpenApiService::new(api, "Underpass", API_VERSION)
         .description(DESCRIPTION)
         .license(LicenseObject::new("Apache-2.0 OR MIT"))

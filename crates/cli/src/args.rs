@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use underpass_domain::LogPosition;
 
 /// What `--help` says after the options, on every level.
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 not found, 5 can't reach, 10 credentials \
@@ -75,6 +76,12 @@ pub enum Verb {
     Status(ReachArgs),
     /// Show the events of one mapping, by id or name
     History(SubjectArgs),
+    /// Undo the whole command whose event is at a position, by the command that compensates it
+    #[command(
+        after_help = "Examples:\n  underpass undo 1842 --data ./underpass-data\n  underpass undo control:1842 --api \
+                            http://127.0.0.1:7480 --key-file admin.key"
+    )]
+    Undo(UndoArgs),
     /// Look at the event log
     Log {
         /// What to do with it
@@ -284,6 +291,16 @@ pub struct SubjectArgs {
     pub mapping: String,
     #[command(flatten)]
     pub reach: ReachArgs,
+}
+
+/// Arguments of `undo`.
+#[derive(Debug, Args)]
+pub struct UndoArgs {
+    /// A position of the control log, as `history` and `log show` print it: control:1842 or 1842
+    #[arg(value_parser = str::parse::<LogPosition>)]
+    pub position: LogPosition,
+    #[command(flatten)]
+    pub admin: AdminArgs,
 }
 
 /// The verbs of `log`.

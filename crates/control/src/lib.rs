@@ -13,6 +13,7 @@
 //!   When the node dies they go by themselves. They are deleted only at the revision that was written;
 //! - the **expirer**, which turns the passing of time into `*.expired` events, and the **reaper**, which ends
 //!   sessions that nobody ended;
+//! - **undo**: the command that compensates one of the past ([`Control::undo`]);
 //! - **credentials**: invites, connection codes and API keys. Secrets are made here, given out once, and only
 //!   their hashes go into events.
 //!
@@ -35,6 +36,7 @@ mod secrets;
 pub mod testkit;
 #[cfg(test)]
 mod tests;
+mod undo;
 
 pub use auth_failures::{ADDRESSES_MAX, RECORD_EVERY};
 pub use caller::Caller;

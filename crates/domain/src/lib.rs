@@ -37,8 +37,8 @@ pub use aggregate::{Aggregate, Decision, DomainEvent, Subject};
 pub use codec::{DecodeError, EncodeError, PAYLOAD_CODEC};
 pub use control::{
     ApiKey, Client, ClientStatus, Code, CodeStatus, ControlCommand, ControlState, Ingress, IngressRequest,
-    Invite, InviteStatus, Mapping, MappingOptions, MappingStatus, Node, OptionsChange, Quota, Refusal,
-    RefusalClass, Scope, Seal, Target,
+    Invite, InviteStatus, Mapping, MappingOptions, MappingStatus, NoUndo, Node, OptionsChange, Past, Quota,
+    Refusal, RefusalClass, Scope, Seal, Target,
 };
 pub use events::{ActivityEvent, AnyEvent, ControlEvent, EventKind, decode_any, registry};
 pub use ids::{

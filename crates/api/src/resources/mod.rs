@@ -14,6 +14,7 @@ pub(crate) mod nodes;
 pub(crate) mod sessions;
 pub(crate) mod snapshots;
 pub(crate) mod system;
+pub(crate) mod undo;
 
 use poem_openapi::types::Example;
 use poem_openapi::{Object, Tags};

@@ -5,6 +5,7 @@ mod committed;
 mod events;
 mod problems;
 mod resources;
+mod undo;
 
 use std::sync::{Arc, Mutex};
 

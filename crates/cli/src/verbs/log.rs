@@ -204,8 +204,10 @@ async fn verify(log: &LogArgs, output: Output) -> Result<(), CliError> {
 pub(super) fn event_line(event: &Value) -> String {
     let text = |key: &str| event.get(key).map(plain).unwrap_or_default();
     let sentence = event.get("sentence").map_or_else(|| text("payload"), plain);
+    let cause = event.get("causation").filter(|cause| !cause.is_null());
+    let cause = cause.map(|cause| format!(" because of {}", plain(cause))).unwrap_or_default();
     format!(
-        "{:>14}  {}  {:<17} {}  [{}]",
+        "{:>14}  {}  {:<17} {}  [{}{cause}]",
         text("position"),
         text("recorded_at"),
         text("event"),

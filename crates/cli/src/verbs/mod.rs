@@ -16,6 +16,7 @@ mod rm;
 mod serve;
 mod share;
 mod status;
+mod undo;
 mod up;
 
 use crate::args::Verb;
@@ -39,6 +40,7 @@ pub async fn run(verb: Verb, output: Output) -> Result<(), CliError> {
         Verb::Rm(args) => rm::run(&args, output).await,
         Verb::Status(args) => status::run(&args, output).await,
         Verb::History(args) => history::run(&args, output).await,
+        Verb::Undo(args) => undo::run(&args, output).await,
         Verb::Log { verb } => log::run(verb, output).await,
         Verb::Config { verb } => config::run(&verb, output),
         Verb::Demo(args) => demo::run(&args, output).await,
