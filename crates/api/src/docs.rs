@@ -6,7 +6,9 @@ use poem_openapi::{LicenseObject, OpenApiService};
 
 use crate::resources::clients::Clients;
 use crate::resources::codes::Codes;
+use crate::resources::difference::Differences;
 use crate::resources::events::Events;
+use crate::resources::explain::Explain;
 use crate::resources::invites::Invites;
 use crate::resources::keys::Keys;
 use crate::resources::logs::Logs;
@@ -46,11 +48,40 @@ const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style
 img-src 'self' data:; font-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
 frame-ancestors 'none'";
 
-type Api = (Clients, Mappings, Codes, Invites, Keys, Sessions, Nodes, Events, Undo, Logs, Snapshots, System);
+type Api = (
+    Clients,
+    Mappings,
+    Codes,
+    Invites,
+    Keys,
+    Sessions,
+    Nodes,
+    Events,
+    Undo,
+    Explain,
+    Logs,
+    Snapshots,
+    Differences,
+    System,
+);
 
 pub(crate) fn service() -> OpenApiService<Api, ()> {
-    let api =
-        (Clients, Mappings, Codes, Invites, Keys, Sessions, Nodes, Events, Undo, Logs, Snapshots, System);
+    let api = (
+        Clients,
+        Mappings,
+        Codes,
+        Invites,
+        Keys,
+        Sessions,
+        Nodes,
+        Events,
+        Undo,
+        Explain,
+        Logs,
+        Snapshots,
+        Differences,
+        System,
+    );
     OpenApiService::new(api, "Underpass", API_VERSION)
         .description(DESCRIPTION)
         .license(LicenseObject::new("Apache-2.0 OR MIT"))

@@ -23,6 +23,8 @@ pub const CODES: &[&str] = &[
     "random.failed",
     "node.stopping",
     "event.not_found",
+    "explain.not_found",
+    "explain.ambiguous",
     "log.unreadable",
 ];
 
@@ -92,6 +94,22 @@ pub enum ControlError {
         position: LogPosition,
     },
 
+    /// No event speaks of it: check the id or name.
+    #[error("nothing ever happened to {what}")]
+    NothingToExplain {
+        /// What was asked about.
+        what: String,
+    },
+
+    /// Several things have this name: take an id.
+    #[error("{name} may be {ids}")]
+    Ambiguous {
+        /// The name.
+        name: String,
+        /// What has it, with commas between.
+        ids: String,
+    },
+
     /// What is stored can't be read: it needs a person.
     #[error("the log can't be read")]
     Unreadable {
@@ -153,6 +171,8 @@ impl ControlError {
             Self::Unstorable { .. } => "command.unstorable",
             Self::Random(_) => "random.failed",
             Self::NoEvent { .. } => "event.not_found",
+            Self::NothingToExplain { .. } => "explain.not_found",
+            Self::Ambiguous { .. } => "explain.ambiguous",
             Self::Unreadable { .. } => "log.unreadable",
             Self::Closed => "node.stopping",
         }
@@ -165,10 +185,12 @@ impl ControlError {
             Self::Unrecorded(ActivityRefusal::Forbidden) => ErrorClass::Forbidden,
             Self::Unrecorded(ActivityRefusal::SessionUnknown { .. }) => ErrorClass::NotFound,
             Self::Unrecorded(_) => ErrorClass::Conflict,
-            Self::ReusedCommandId | Self::SecretGivenBefore { .. } => ErrorClass::Conflict,
+            Self::ReusedCommandId | Self::SecretGivenBefore { .. } | Self::Ambiguous { .. } => {
+                ErrorClass::Conflict
+            }
             Self::EnrolmentClosed => ErrorClass::Forbidden,
             Self::Busy | Self::Contended | Self::Unavailable { .. } | Self::Closed => ErrorClass::Unavailable,
-            Self::NoEvent { .. } => ErrorClass::NotFound,
+            Self::NoEvent { .. } | Self::NothingToExplain { .. } => ErrorClass::NotFound,
             Self::Unstorable { .. } | Self::Random(_) | Self::Unreadable { .. } => ErrorClass::Internal,
         }
     }
@@ -183,6 +205,11 @@ impl ControlError {
             }
             Self::EnrolmentClosed => Some("the operator sets `enrolment` in the configuration".to_owned()),
             Self::NoEvent { .. } => Some("`underpass log tail` shows the newest positions".to_owned()),
+            Self::NothingToExplain { .. } => Some(
+                "name a mapping, client, code, invite or key by its id, or a mapping or client by name"
+                    .to_owned(),
+            ),
+            Self::Ambiguous { .. } => Some("name it by its id".to_owned()),
             Self::Unreadable { .. } => Some("check it with `underpass log verify`".to_owned()),
             _ => None,
         }

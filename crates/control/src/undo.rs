@@ -63,7 +63,7 @@ impl Control {
     }
 }
 
-fn decoded<E: DomainEvent>(event: &Recorded) -> Result<E, ControlError> {
+pub(crate) fn decoded<E: DomainEvent>(event: &Recorded) -> Result<E, ControlError> {
     event.decode().map_err(|error| {
         let (log, position, why) = (event.log, event.position, error.to_string());
         let newer = matches!(error, DecodeError::Unknown { .. } | DecodeError::UnknownCodec { .. });

@@ -4,7 +4,9 @@
 
 pub(crate) mod clients;
 pub(crate) mod codes;
+pub(crate) mod difference;
 pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod invites;
 pub(crate) mod keys;
 pub(crate) mod logs;

@@ -2,7 +2,9 @@
 
 mod access;
 mod committed;
+mod difference;
 mod events;
+mod explain;
 mod problems;
 mod resources;
 mod undo;

@@ -5,6 +5,8 @@ mod completion;
 mod config;
 mod connect;
 mod demo;
+mod diff;
+mod explain;
 mod expose;
 mod foreground;
 mod history;
@@ -40,6 +42,7 @@ pub async fn run(verb: Verb, output: Output) -> Result<(), CliError> {
         Verb::Rm(args) => rm::run(&args, output).await,
         Verb::Status(args) => status::run(&args, output).await,
         Verb::History(args) => history::run(&args, output).await,
+        Verb::Explain(args) => explain::run(&args, output).await,
         Verb::Undo(args) => undo::run(&args, output).await,
         Verb::Log { verb } => log::run(verb, output).await,
         Verb::Config { verb } => config::run(&verb, output),

@@ -2,6 +2,7 @@
 
 mod command;
 mod decide;
+mod difference;
 mod evolve;
 mod model;
 mod no_undo;
@@ -13,6 +14,7 @@ mod tests;
 mod undo;
 
 pub use command::{ControlCommand, IngressRequest};
+pub use difference::{Change, ChangeKind, Difference, FieldChange};
 pub use model::{
     ApiKey, Client, ClientStatus, Code, CodeStatus, Ingress, Invite, InviteStatus, Mapping, MappingOptions,
     MappingStatus, Node, OptionsChange, Scope, Seal, Target,
