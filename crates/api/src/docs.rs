@@ -7,7 +7,9 @@ use poem_openapi::{LicenseObject, OpenApiService};
 use crate::resources::backups::Backups;
 use crate::resources::clients::Clients;
 use crate::resources::codes::Codes;
+use crate::resources::difference::Differences;
 use crate::resources::events::Events;
+use crate::resources::explain::Explain;
 use crate::resources::invites::Invites;
 use crate::resources::keys::Keys;
 use crate::resources::logs::Logs;
@@ -16,6 +18,7 @@ use crate::resources::nodes::Nodes;
 use crate::resources::sessions::Sessions;
 use crate::resources::snapshots::Snapshots;
 use crate::resources::system::System;
+use crate::resources::undo::Undo;
 
 /// The version of the API, of which there will be one more when something has to break.
 const API_VERSION: &str = "1";
@@ -46,12 +49,42 @@ const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style
 img-src 'self' data:; font-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
 frame-ancestors 'none'";
 
-type Api =
-    (Clients, Mappings, Codes, Invites, Keys, Sessions, Nodes, Events, Logs, Snapshots, Backups, System);
+type Api = (
+    Clients,
+    Mappings,
+    Codes,
+    Invites,
+    Keys,
+    Sessions,
+    Nodes,
+    Events,
+    Undo,
+    Explain,
+    Logs,
+    Snapshots,
+    Differences,
+    Backups,
+    System,
+);
 
 pub(crate) fn service() -> OpenApiService<Api, ()> {
-    let api =
-        (Clients, Mappings, Codes, Invites, Keys, Sessions, Nodes, Events, Logs, Snapshots, Backups, System);
+    let api = (
+        Clients,
+        Mappings,
+        Codes,
+        Invites,
+        Keys,
+        Sessions,
+        Nodes,
+        Events,
+        Undo,
+        Explain,
+        Logs,
+        Snapshots,
+        Differences,
+        Backups,
+        System,
+    );
     OpenApiService::new(api, "Underpass", API_VERSION)
         .description(DESCRIPTION)
         .license(LicenseObject::new("Apache-2.0 OR MIT"))

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use underpass_domain::LogPosition;
 
 /// What `--help` says after the options, on every level.
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 not found, 5 can't reach, 10 credentials \
@@ -75,6 +76,18 @@ pub enum Verb {
     Status(ReachArgs),
     /// Show the events of one mapping, by id or name
     History(SubjectArgs),
+    /// Say why a mapping does not answer, a client is not linked, or what became of a code, invite or key
+    #[command(
+        after_help = "Examples:\n  underpass explain web --data ./underpass-data\n  underpass explain client_01... --api \
+                            http://127.0.0.1:7480 --key-file admin.key"
+    )]
+    Explain(ExplainArgs),
+    /// Undo the whole command whose event is at a position, by the command that compensates it
+    #[command(
+        after_help = "Examples:\n  underpass undo 1842 --data ./underpass-data\n  underpass undo control:1842 --api \
+                            http://127.0.0.1:7480 --key-file admin.key"
+    )]
+    Undo(UndoArgs),
     /// Look at the event log
     Log {
         /// What to do with it
@@ -294,6 +307,26 @@ pub struct SubjectArgs {
     pub reach: ReachArgs,
 }
 
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The id of a mapping, client, code, invite or key, or the name of a mapping or client
+    #[arg(value_name = "ID|NAME")]
+    pub what: String,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+/// Arguments of `undo`.
+#[derive(Debug, Args)]
+pub struct UndoArgs {
+    /// A position of the control log, as `history` and `log show` print it: control:1842 or 1842
+    #[arg(value_parser = str::parse::<LogPosition>)]
+    pub position: LogPosition,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
 /// The verbs of `log`.
 #[derive(Debug, Subcommand)]
 pub enum LogVerb {
@@ -362,6 +395,23 @@ pub enum LogVerb {
         /// Which log: control (default) or activity
         #[arg(long = "log-name", value_parser = ["control", "activity"], default_value = "control")]
         name: String,
+    },
+    /// Print what came, changed and went between two points
+    #[command(
+        after_help = "Examples:\n  underpass log diff 1790 1842 --data ./underpass-data\n  underpass log diff 03:12"
+    )]
+    Diff {
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// A position of the control log, or a time (RFC 3339, or HH:MM of today in UTC)
+        #[arg(value_name = "FROM")]
+        from: String,
+        /// The same [default: the head]
+        #[arg(value_name = "TO")]
+        to: Option<String>,
+        /// How many things at the most, up to 500
+        #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
     },
     /// Check density, checksums and the hash chain; exit 1 at the first bad position
     Verify {

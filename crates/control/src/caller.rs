@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use underpass_domain::{Actor, CommandId};
+use underpass_domain::{Actor, CommandId, LogPosition};
 
 /// Who asks for a change, from where, and under which command id. All of it ends up in the records of the
 /// events that follow.
@@ -16,12 +16,14 @@ pub struct Caller {
     pub command: Option<CommandId>,
     /// What ties this command to others, such as the id of an HTTP request.
     pub correlation: Option<[u8; 16]>,
+    /// The event that made somebody ask, such as the one that is undone.
+    pub causation: Option<LogPosition>,
 }
 
 impl Caller {
-    /// A caller without address, command id and correlation.
+    /// A caller without address, command id, correlation and cause.
     pub fn new(actor: Actor) -> Self {
-        Self { actor, source: None, command: None, correlation: None }
+        Self { actor, source: None, command: None, correlation: None, causation: None }
     }
 
     /// The node itself: expiry, reaping, start and stop.
@@ -37,6 +39,12 @@ impl Caller {
     /// The same caller, from this address.
     pub fn from_address(mut self, source: IpAddr) -> Self {
         self.source = Some(source);
+        self
+    }
+
+    /// The same caller, because of this event.
+    pub fn because_of(mut self, event: LogPosition) -> Self {
+        self.causation = Some(event);
         self
     }
 

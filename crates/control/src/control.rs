@@ -325,7 +325,7 @@ impl Control {
             actor: caller.actor,
             source: caller.source,
             correlation: caller.correlation,
-            causation: None,
+            causation: caller.causation,
             now: self.clock.now(),
         })
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use underpass_domain::{ActivityRefusal, RandomFailed, Refusal, RefusalClass, Subject};
-use underpass_eventlog::ExecuteError;
+use underpass_domain::{ActivityRefusal, LogPosition, RandomFailed, Refusal, RefusalClass, Subject};
+use underpass_eventlog::{ExecuteError, LogError};
 use underpass_store::StoreError;
 
 use crate::lease::LeaseLost;
@@ -22,6 +22,10 @@ pub const CODES: &[&str] = &[
     "store.unavailable",
     "random.failed",
     "node.stopping",
+    "event.not_found",
+    "explain.not_found",
+    "explain.ambiguous",
+    "log.unreadable",
 ];
 
 /// Why a command did nothing. The variants are what the caller can do.
@@ -83,6 +87,37 @@ pub enum ControlError {
     #[error(transparent)]
     Random(#[from] RandomFailed),
 
+    /// There is no event at this position: look at the log.
+    #[error("there is no event at {position}")]
+    NoEvent {
+        /// Which position.
+        position: LogPosition,
+    },
+
+    /// No event speaks of it: check the id or name.
+    #[error("nothing ever happened to {what}")]
+    NothingToExplain {
+        /// What was asked about.
+        what: String,
+    },
+
+    /// Several things have this name: take an id.
+    #[error("{name} may be {ids}")]
+    Ambiguous {
+        /// The name.
+        name: String,
+        /// What has it, with commas between.
+        ids: String,
+    },
+
+    /// What is stored can't be read: it needs a person.
+    #[error("the log can't be read")]
+    Unreadable {
+        /// What the log said.
+        #[source]
+        source: LogError,
+    },
+
     /// The node is stopping: ask another one.
     #[error("the node is stopping")]
     Closed,
@@ -135,6 +170,10 @@ impl ControlError {
             Self::Unavailable { .. } => "store.unavailable",
             Self::Unstorable { .. } => "command.unstorable",
             Self::Random(_) => "random.failed",
+            Self::NoEvent { .. } => "event.not_found",
+            Self::NothingToExplain { .. } => "explain.not_found",
+            Self::Ambiguous { .. } => "explain.ambiguous",
+            Self::Unreadable { .. } => "log.unreadable",
             Self::Closed => "node.stopping",
         }
     }
@@ -146,10 +185,13 @@ impl ControlError {
             Self::Unrecorded(ActivityRefusal::Forbidden) => ErrorClass::Forbidden,
             Self::Unrecorded(ActivityRefusal::SessionUnknown { .. }) => ErrorClass::NotFound,
             Self::Unrecorded(_) => ErrorClass::Conflict,
-            Self::ReusedCommandId | Self::SecretGivenBefore { .. } => ErrorClass::Conflict,
+            Self::ReusedCommandId | Self::SecretGivenBefore { .. } | Self::Ambiguous { .. } => {
+                ErrorClass::Conflict
+            }
             Self::EnrolmentClosed => ErrorClass::Forbidden,
             Self::Busy | Self::Contended | Self::Unavailable { .. } | Self::Closed => ErrorClass::Unavailable,
-            Self::Unstorable { .. } | Self::Random(_) => ErrorClass::Internal,
+            Self::NoEvent { .. } | Self::NothingToExplain { .. } => ErrorClass::NotFound,
+            Self::Unstorable { .. } | Self::Random(_) | Self::Unreadable { .. } => ErrorClass::Internal,
         }
     }
 
@@ -162,6 +204,13 @@ impl ControlError {
                 Some("revoke it and ask again under a new id if the secret was lost".to_owned())
             }
             Self::EnrolmentClosed => Some("the operator sets `enrolment` in the configuration".to_owned()),
+            Self::NoEvent { .. } => Some("`underpass log tail` shows the newest positions".to_owned()),
+            Self::NothingToExplain { .. } => Some(
+                "name a mapping, client, code, invite or key by its id, or a mapping or client by name"
+                    .to_owned(),
+            ),
+            Self::Ambiguous { .. } => Some("name it by its id".to_owned()),
+            Self::Unreadable { .. } => Some("check it with `underpass log verify`".to_owned()),
             _ => None,
         }
     }
@@ -214,6 +263,16 @@ where
             ExecuteError::Closed => Self::Closed,
             // Unavailable, and what is unknown even after the command was sent again.
             other => Self::unavailable(other),
+        }
+    }
+}
+
+impl From<LogError> for ControlError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Unavailable { .. } => Self::unavailable(error),
+            LogError::Closed { .. } => Self::Closed,
+            source => Self::Unreadable { source },
         }
     }
 }

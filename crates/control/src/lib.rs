@@ -13,6 +13,8 @@
 //!   When the node dies they go by themselves. They are deleted only at the revision that was written;
 //! - the **expirer**, which turns the passing of time into `*.expired` events, and the **reaper**, which ends
 //!   sessions that nobody ended;
+//! - **undo**: the command that compensates one of the past ([`Control::undo`]);
+//! - **explain**: why something is as it is, with the events behind it ([`Control::explain`]);
 //! - **credentials**: invites, connection codes and API keys. Secrets are made here, given out once, and only
 //!   their hashes go into events.
 //!
@@ -26,6 +28,7 @@ mod control;
 mod credentials;
 mod error;
 mod expirer;
+mod explain;
 mod lease;
 mod options;
 mod presence;
@@ -35,6 +38,7 @@ mod secrets;
 pub mod testkit;
 #[cfg(test)]
 mod tests;
+mod undo;
 
 pub use auth_failures::{ADDRESSES_MAX, RECORD_EVERY};
 pub use caller::Caller;
@@ -42,6 +46,7 @@ pub use commands::{Made, NewClient, NewCode, NewMapping};
 pub use control::{Control, STORED_HEAD_WAIT};
 pub use credentials::{AuthFailure, Issued, IssuedKey, Principal};
 pub use error::{BoxError, CODES, ControlError, ErrorClass, OpenError};
+pub use explain::{EXPLAINED_EVENTS_MAX, Explained};
 pub use lease::{LEASE_TTL_DEFAULT, LeaseLost};
 pub use options::{ControlOptions, Enrolment};
 pub use presence::{Presence, PresenceGuard};

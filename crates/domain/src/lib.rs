@@ -13,6 +13,7 @@
 //! |---|---|
 //! | [`limits`] | every bound of the domain, with its reason |
 //! | [`events`] | payloads by version, the registry of kinds, their schemas |
+//! | [`reasons`] | why a mapping does not answer, a client is not linked, a secret is no good |
 //! | [`codec`] | the one place that knows how payloads and snapshots become bytes |
 
 mod activity;
@@ -26,6 +27,7 @@ pub mod limits;
 mod meta;
 mod names;
 mod random;
+pub mod reasons;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testing;
 mod text;
@@ -36,9 +38,9 @@ pub use address::{InvalidAddress, normalise_address};
 pub use aggregate::{Aggregate, Decision, DomainEvent, Subject};
 pub use codec::{DecodeError, EncodeError, PAYLOAD_CODEC};
 pub use control::{
-    ApiKey, Client, ClientStatus, Code, CodeStatus, ControlCommand, ControlState, Ingress, IngressRequest,
-    Invite, InviteStatus, Mapping, MappingOptions, MappingStatus, Node, OptionsChange, Quota, Refusal,
-    RefusalClass, Scope, Seal, Target,
+    ApiKey, Change, ChangeKind, Client, ClientStatus, Code, CodeStatus, ControlCommand, ControlState,
+    Difference, FieldChange, Ingress, IngressRequest, Invite, InviteStatus, Mapping, MappingOptions,
+    MappingStatus, NoUndo, Node, OptionsChange, Past, Quota, Refusal, RefusalClass, Scope, Seal, Target,
 };
 pub use events::{ActivityEvent, AnyEvent, ControlEvent, EventKind, decode_any, registry};
 pub use ids::{

@@ -233,6 +233,8 @@ pub struct EventMeta {
     pub actor: Actor,
     /// From which address.
     pub source: Option<IpAddr>,
+    /// Its number among the events of its stream, from 1.
+    pub stream_version: u64,
 }
 
 /// What kinds of things have a stream of their own.

@@ -159,7 +159,8 @@ impl<A: Aggregate> Table<'_, A> {
             for (event, record) in decision.events.iter().zip(&records) {
                 position = position.next();
                 let Meta { actor, source, .. } = request.meta;
-                state.evolve(event, &EventMeta { position, recorded_at, actor, source });
+                let stream_version = record.stream_version;
+                state.evolve(event, &EventMeta { position, recorded_at, actor, source, stream_version });
                 streams.insert(codes::from_stream(record.stream), record.stream_version);
                 frame.push(record);
             }

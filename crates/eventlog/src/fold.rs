@@ -148,6 +148,7 @@ impl<A: Aggregate> Fold<A> {
             recorded_at: frame.header.recorded_at,
             actor: record.actor,
             source: record.source,
+            stream_version: record.stream_version,
         };
         self.state.evolve(&event, &at);
         Ok(())

@@ -164,6 +164,12 @@ impl<A: Aggregate> Log<A> {
         recorded::read(&self.shared.reader, after, limit, head).await
     }
 
+    /// All events of the command that made the event at `position`, in their order. `None`: the log ends
+    /// before it.
+    pub async fn command_at(&self, position: Position) -> Result<Option<Vec<Recorded>>, LogError> {
+        recorded::command_at(&self.shared.reader, position).await
+    }
+
     /// Every event after `after`, once and in order, and those to come.
     pub fn follow(&self, after: Position) -> Follower {
         Follower::new(self.shared.reader.clone(), self.changes(), after)

@@ -16,7 +16,7 @@ use underpass_store::Store;
 use crate::error::LogError;
 use crate::fold::positioned;
 use crate::frame::Frame;
-use crate::reader::Reader;
+use crate::reader::{MISSING, Reader};
 use crate::record::Record;
 
 /// The most events one read gives.
@@ -192,4 +192,30 @@ pub(crate) async fn read(
         }
     }
     Ok(events)
+}
+
+/// All events of the command that made the event at `position`: they are in one frame, and the first of each
+/// command says what was asked for. `None`: there is no such position.
+pub(crate) async fn command_at(
+    reader: &Reader,
+    position: Position,
+) -> Result<Option<Vec<Recorded>>, LogError> {
+    let head = reader.present_head().await?;
+    if position.0 == 0 || position > head.position {
+        return Ok(None);
+    }
+    let Some(frame) = reader.frame_at(position).await? else {
+        return Err(LogError::corrupt(reader.log, position, MISSING));
+    };
+    let mut command = Vec::new();
+    for (at, record) in positioned(&frame) {
+        if record.asked.is_some() {
+            if at > position {
+                break;
+            }
+            command.clear();
+        }
+        command.push(Recorded::new(&frame, at, record));
+    }
+    Ok(Some(command))
 }

@@ -63,7 +63,7 @@ pub(crate) struct EventBody {
     /// The address the command came from.
     source: Option<String>,
     /// The event that made somebody give the command.
-    causation: Option<String>,
+    pub(super) causation: Option<String>,
     /// What ties together all that one request set off.
     correlation: Option<String>,
     /// What happened, as a sentence.

@@ -5,7 +5,9 @@
 pub(crate) mod backups;
 pub(crate) mod clients;
 pub(crate) mod codes;
+pub(crate) mod difference;
 pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod invites;
 pub(crate) mod keys;
 pub(crate) mod logs;
@@ -15,6 +17,7 @@ pub(crate) mod nodes;
 pub(crate) mod sessions;
 pub(crate) mod snapshots;
 pub(crate) mod system;
+pub(crate) mod undo;
 
 use poem_openapi::types::Example;
 use poem_openapi::{Object, Tags};

@@ -2,9 +2,12 @@
 
 mod access;
 mod committed;
+mod difference;
 mod events;
+mod explain;
 mod problems;
 mod resources;
+mod undo;
 
 use std::sync::{Arc, Mutex};
 

@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
-use underpass_domain::{Clock, LogName, Timestamp};
+use underpass_domain::{Clock, LogName, LogPosition, Timestamp};
 use underpass_server::{DataError, Offline, StartError, SystemClock, VerifyError};
 
+use super::diff;
 use super::ls::plain;
 use super::serve::start_failed;
 use crate::admin::{Admin, position_number};
-use crate::args::{LogArgs, LogVerb};
+use crate::args::{AdminArgs, LogArgs, LogVerb};
 use crate::error::{CliError, Exit};
 use crate::output::Output;
 
@@ -25,7 +26,7 @@ pub(super) async fn run(verb: LogVerb, output: Output) -> Result<(), CliError> {
         LogVerb::VerifyExport { file } => super::export::verify(&file, output).await,
         LogVerb::Import { file, to, name } => super::export::import(&file, &to, &name, output).await,
         LogVerb::Tail { log, lines, no_follow } => {
-            asking(&log, async |admin| tail(admin, &log, lines, !no_follow, output).await).await
+            asking(&log.admin, async |admin| tail(admin, &log, lines, !no_follow, output).await).await
         }
         LogVerb::Show { log, after, limit, stream, types } => {
             let mut path = format!("/v1/events?log={}", log.name);
@@ -35,20 +36,25 @@ pub(super) async fn run(verb: LogVerb, output: Output) -> Result<(), CliError> {
             if !types.is_empty() {
                 let _ = write!(path, "&types={}", escaped(&types.join(",")));
             }
-            asking(&log, async |admin| show(admin, &path, after, limit, output).await).await
+            asking(&log.admin, async |admin| show(admin, &path, after, limit, output).await).await
         }
         LogVerb::Replay { log, as_of } => {
-            asking(&log, async |admin| replay(admin, &log, as_of.as_deref(), output).await).await
+            asking(&log.admin, async |admin| replay(admin, &log, as_of.as_deref(), output).await).await
+        }
+        LogVerb::Diff { admin, from, to, limit } => {
+            let to = to.as_deref().map(point).transpose()?;
+            let path = diff::path(&point(&from)?, to.as_deref(), limit);
+            asking(&admin, async |admin| diff::run(admin, &path, output).await).await
         }
     }
 }
 
 /// Does something with the server that the arguments name, and lets go of it whatever comes of that.
 async fn asking(
-    log: &LogArgs,
+    args: &AdminArgs,
     work: impl AsyncFnOnce(&Admin) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
-    let admin = Admin::reach(&log.admin).await?;
+    let admin = Admin::reach(args).await?;
     let done = work(&admin).await;
     admin.close().await;
     done
@@ -111,6 +117,14 @@ async fn replay(admin: &Admin, log: &LogArgs, as_of: Option<&str>, output: Outpu
     }
     let text = serde_json::to_string_pretty(&snapshot).unwrap_or_default();
     output.line(&snapshot, &text)
+}
+
+/// A position as it is, a time as `moment` takes it.
+fn point(text: &str) -> Result<String, CliError> {
+    match text.parse::<LogPosition>() {
+        Ok(position) => Ok(position.to_string()),
+        Err(_) => moment(text),
+    }
 }
 
 /// An RFC 3339 time; `HH:MM` and `HH:MM:SS` are of today in UTC.
@@ -209,8 +223,10 @@ async fn verify(log: &LogArgs, output: Output) -> Result<(), CliError> {
 pub(super) fn event_line(event: &Value) -> String {
     let text = |key: &str| event.get(key).map(plain).unwrap_or_default();
     let sentence = event.get("sentence").map_or_else(|| text("payload"), plain);
+    let cause = event.get("causation").filter(|cause| !cause.is_null());
+    let cause = cause.map(|cause| format!(" because of {}", plain(cause))).unwrap_or_default();
     format!(
-        "{:>14}  {}  {:<17} {}  [{}]",
+        "{:>14}  {}  {:<17} {}  [{}{cause}]",
         text("position"),
         text("recorded_at"),
         text("event"),
@@ -220,7 +236,7 @@ pub(super) fn event_line(event: &Value) -> String {
 }
 
 /// A value inside a query.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~/,".contains(&byte) {
@@ -241,6 +257,14 @@ mod tests {
         assert!(moment("2026-01-31T03:12:00Z").unwrap().starts_with("2026-01-31T03:12:00"));
         assert!(moment("03:12").unwrap().contains("T03:12:00"));
         assert_eq!(moment("yesterday-ish").unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn points_are_positions_or_times() {
+        assert_eq!(point("1842").unwrap(), "control:1842");
+        assert_eq!(point("control:1842").unwrap(), "control:1842");
+        assert!(point("03:12").unwrap().contains("T03:12:00"));
+        assert_eq!(point("later").unwrap_err().exit, Exit::Usage);
     }
 
     #[test]

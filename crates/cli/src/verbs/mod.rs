@@ -5,6 +5,8 @@ mod completion;
 mod config;
 mod connect;
 mod demo;
+mod diff;
+mod explain;
 mod export;
 mod expose;
 mod foreground;
@@ -18,6 +20,7 @@ mod serve;
 mod share;
 mod status;
 mod store;
+mod undo;
 mod up;
 
 use crate::args::Verb;
@@ -41,6 +44,8 @@ pub async fn run(verb: Verb, output: Output) -> Result<(), CliError> {
         Verb::Rm(args) => rm::run(&args, output).await,
         Verb::Status(args) => status::run(&args, output).await,
         Verb::History(args) => history::run(&args, output).await,
+        Verb::Explain(args) => explain::run(&args, output).await,
+        Verb::Undo(args) => undo::run(&args, output).await,
         Verb::Log { verb } => log::run(verb, output).await,
         Verb::Store { verb } => store::run(verb, output).await,
         Verb::Config { verb } => config::run(&verb, output),

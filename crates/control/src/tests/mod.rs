@@ -5,3 +5,4 @@ mod credentials;
 mod expiry;
 mod lease;
 mod story;
+mod undo;

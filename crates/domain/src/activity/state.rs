@@ -10,6 +10,7 @@ use crate::limits::{
     AUTH_FAILURES_KEPT_MAX, CLOSED_SESSIONS_MAX, CLOSED_SESSIONS_PER_CLIENT_MAX, USAGE_KEPT_MAX,
 };
 use crate::meta::{EventMeta, Position};
+use crate::text::PublicKey;
 
 /// What the activity log amounts to. Cloning takes constant time: the maps are persistent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -46,6 +47,21 @@ impl ActivityState {
     /// [`CLOSED_SESSIONS_PER_CLIENT_MAX`].
     pub fn closed_sessions_of(&self, client: ClientId) -> impl Iterator<Item = &Session> {
         self.closed.range((client, Position(0))..=(client, Position(u64::MAX))).map(|(_, session)| session)
+    }
+
+    /// The session of a client that closed last, and the position at which it did.
+    pub fn last_closed_of(&self, client: ClientId) -> Option<(Position, &Session)> {
+        let of_client = (client, Position(0))..=(client, Position(u64::MAX));
+        self.closed.range(of_client).next_back().map(|((_, position), session)| (*position, session))
+    }
+
+    /// Failed authentications with this key, the latest last, and their positions.
+    pub fn auth_failures_of(
+        &self,
+        key: PublicKey,
+    ) -> impl DoubleEndedIterator<Item = (Position, &AuthFailure)> {
+        let failures = self.failures.iter().map(|(position, failure)| (*position, failure));
+        failures.filter(move |(_, failure)| failure.identity == Some(key))
     }
 
     /// All sessions that are remembered, open and closed, by id.

@@ -36,6 +36,7 @@ impl Story {
                 recorded_at: self.now,
                 actor: Actor::System,
                 source: None,
+                stream_version: 1,
             };
             self.state.evolve(&event, &at);
         }

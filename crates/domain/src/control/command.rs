@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use super::model::{MappingOptions, OptionsChange, Scope, Target};
+use super::model::{Ingress, Mapping, MappingOptions, OptionsChange, Scope, Target};
+use super::undo::Past;
 use crate::ids::{ClientId, CodeId, InviteId, KeyId, MappingId, NodeId, UserId};
-use crate::meta::StreamId;
+use crate::meta::{Position, StreamId};
 use crate::text::{Digest32, PublicKey};
 use crate::time::Timestamp;
 
@@ -230,6 +231,33 @@ pub enum ControlCommand {
         versions: Vec<u64>,
         /// What to do.
         command: Box<Self>,
+    },
+    /// Make a mapping what it was, in some things. `None`: as it is.
+    RevertMapping {
+        /// The mapping.
+        mapping: MappingId,
+        /// Its name.
+        name: Option<String>,
+        /// Where traffic enters.
+        ingress: Option<Ingress>,
+        /// What the target client dials.
+        target_address: Option<String>,
+        /// Its options.
+        options: OptionsChange,
+    },
+    /// Bring a removed mapping back, with its id and all that it was.
+    RestoreMapping {
+        /// What it was.
+        was: Box<Mapping>,
+    },
+    /// Undo a whole command by the one that compensates it. What that is, is found when this is decided: so
+    /// nothing can come between.
+    Undo {
+        /// The event that was named, out of those of the command.
+        position: Position,
+        /// The command.
+        #[serde(skip_serializing)]
+        past: Box<Past>,
     },
 }
 

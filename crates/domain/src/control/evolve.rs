@@ -70,6 +70,20 @@ pub(super) fn evolve(state: &mut ControlState, event: &Event, at: &EventMeta) {
             created_by: at.actor,
             version: 1,
         }),
+        // It may have been back before: only the log knows how many events it has by now.
+        Event::MappingRestored(event) => state.put_mapping(Mapping {
+            id: event.mapping,
+            owner: event.owner,
+            name: event.name.clone(),
+            ingress: (&event.ingress).into(),
+            target: Target { client: event.client, address: event.target.clone() },
+            options: (&event.options).into(),
+            status: if event.enabled { MappingStatus::Active } else { MappingStatus::Disabled },
+            code: event.code,
+            created_at: event.created_at,
+            created_by: event.created_by.into(),
+            version: at.stream_version,
+        }),
         Event::MappingChanged(event) => change_mapping(state, event.mapping, |mapping| {
             mapping.name.clone_from(&event.name);
             mapping.ingress = (&event.ingress).into();

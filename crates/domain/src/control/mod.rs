@@ -2,20 +2,27 @@
 
 mod command;
 mod decide;
+mod difference;
 mod evolve;
 mod model;
+mod no_undo;
+mod parts;
 mod refusal;
 mod state;
 #[cfg(test)]
 mod tests;
+mod undo;
 
 pub use command::{ControlCommand, IngressRequest};
+pub use difference::{Change, ChangeKind, Difference, FieldChange};
 pub use model::{
     ApiKey, Client, ClientStatus, Code, CodeStatus, Ingress, Invite, InviteStatus, Mapping, MappingOptions,
     MappingStatus, Node, OptionsChange, Scope, Seal, Target,
 };
+pub use no_undo::NoUndo;
 pub use refusal::{Quota, Refusal, RefusalClass};
 pub use state::ControlState;
+pub use undo::Past;
 
 use crate::aggregate::{Aggregate, Decision};
 use crate::events::{ControlEvent, v1};

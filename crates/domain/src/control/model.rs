@@ -416,6 +416,30 @@ impl From<&MappingOptions> for v1::Options {
     }
 }
 
+impl From<v1::Actor> for Actor {
+    fn from(actor: v1::Actor) -> Self {
+        match actor {
+            v1::Actor::System => Self::System,
+            v1::Actor::Operator => Self::Operator,
+            v1::Actor::Node(node) => Self::Node(node),
+            v1::Actor::Client(client) => Self::Client(client),
+            v1::Actor::Key(key) => Self::Key(key),
+        }
+    }
+}
+
+impl From<Actor> for v1::Actor {
+    fn from(actor: Actor) -> Self {
+        match actor {
+            Actor::System => Self::System,
+            Actor::Operator => Self::Operator,
+            Actor::Node(node) => Self::Node(node),
+            Actor::Client(client) => Self::Client(client),
+            Actor::Key(key) => Self::Key(key),
+        }
+    }
+}
+
 impl From<v1::Scope> for Scope {
     fn from(scope: v1::Scope) -> Self {
         match scope {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::no_undo::NoUndo;
 use crate::ids::{ClientId, CodeId, InviteId, KeyId, MappingId, NodeId};
 use crate::meta::StreamId;
 use crate::time::Timestamp;
@@ -188,6 +189,9 @@ pub enum Refusal {
         /// Its version.
         current: u64,
     },
+    /// A command of the past can't be undone.
+    #[error(transparent)]
+    NoUndo(#[from] NoUndo),
     /// A limit is reached.
     #[error("{used} of {limit} {} are in use", quota.noun())]
     Quota {
@@ -290,6 +294,7 @@ impl Refusal {
             Self::NodeUnknown { .. } => "node.not_found",
             Self::NotDue => "expiry.not_due",
             Self::VersionMismatch { .. } => "version.mismatch",
+            Self::NoUndo(why) => why.code(),
             Self::Quota { quota: Quota::Clients, .. } => "quota.clients",
             Self::Quota { quota: Quota::Mappings, .. } => "quota.mappings",
             Self::Quota { quota: Quota::Codes, .. } => "quota.codes",
@@ -328,7 +333,8 @@ impl Refusal {
             | Self::CodeRevoked { .. }
             | Self::CodeExists
             | Self::KeyExists { .. }
-            | Self::NotDue => RefusalClass::Conflict,
+            | Self::NotDue
+            | Self::NoUndo(_) => RefusalClass::Conflict,
             Self::VersionMismatch { .. } => RefusalClass::Stale,
             Self::Quota { .. } => RefusalClass::Quota,
             Self::PortOutOfRange { .. } => RefusalClass::Invalid { field: "port" },
@@ -370,6 +376,7 @@ impl Refusal {
                 "revoke codes that are not needed, or wait until they expire".into()
             }
             Self::Quota { .. } => "remove what is not needed".into(),
+            Self::NoUndo(why) => return why.hint(),
             Self::VersionMismatch { .. } => "read it again and decide anew".into(),
             Self::Forbidden { .. }
             | Self::ClientExists { .. }

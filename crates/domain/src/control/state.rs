@@ -21,9 +21,9 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ControlState {
     pub(super) log: Option<LogId>,
-    clients: Map<ClientId, Client>,
+    pub(super) clients: Map<ClientId, Client>,
     client_keys: Map<PublicKey, ClientId>,
-    mappings: Map<MappingId, Mapping>,
+    pub(super) mappings: Map<MappingId, Mapping>,
     ports: Map<u16, MappingId>,
     /// By target client and name.
     names: Map<(ClientId, String), MappingId>,
@@ -31,16 +31,16 @@ pub struct ControlState {
     listens: Map<(ClientId, SocketAddr), MappingId>,
     /// Which client takes part in which mapping, as listener or target.
     members: Set<(ClientId, MappingId)>,
-    codes: Map<CodeId, Code>,
+    pub(super) codes: Map<CodeId, Code>,
     lookups: Map<String, CodeId>,
     open_codes: Set<(ClientId, CodeId)>,
-    invites: Map<InviteId, Invite>,
+    pub(super) invites: Map<InviteId, Invite>,
     invite_hashes: Map<Digest32, InviteId>,
     open_invites: Set<InviteId>,
-    keys: Map<KeyId, ApiKey>,
+    pub(super) keys: Map<KeyId, ApiKey>,
     key_hashes: Map<Digest32, KeyId>,
     active_keys: Set<KeyId>,
-    nodes: Map<NodeId, Node>,
+    pub(super) nodes: Map<NodeId, Node>,
     deadlines: Set<(Timestamp, Due)>,
     /// What is used up, in that order.
     closed: Map<Position, Closed>,

@@ -208,6 +208,8 @@ events! {
     34 MappingRemoved "mapping.removed" mapping 1: v1::MappingRemoved;
     /// The time of a mapping ran out.
     35 MappingExpired "mapping.expired" mapping 1: v1::MappingExpired;
+    /// A removed mapping is back.
+    36 MappingRestored "mapping.restored" mapping 1: v1::MappingRestored;
     /// A connection code was issued.
     40 CodeIssued "code.issued" code 1: v1::CodeIssued;
     /// A connection code was redeemed.

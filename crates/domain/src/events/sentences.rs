@@ -44,6 +44,11 @@ sentences! {
     MappingDisabled(event) => format!("mapping {} disabled", event.name);
     MappingRemoved(event) => format!("mapping {} removed", event.name);
     MappingExpired(event) => format!("mapping {} expired", event.name);
+    MappingRestored(event) => format!(
+        "mapping {} restored: {} -> {} at {}{}{}",
+        event.name, way_in(&event.ingress), event.target, event.client, with(&event.options),
+        if event.enabled { "" } else { ", disabled" },
+    );
     CodeIssued(event) => format!(
         "code {} issued for {} at {}, to be redeemed until {}",
         event.lookup, event.target, event.client, event.activate_until,

@@ -140,6 +140,20 @@ fn samples(v: Values) -> Vec<AnyEvent> {
         v1::MappingDisabled { mapping, name: v.text() }.into(),
         v1::MappingRemoved { mapping, name: v.text() }.into(),
         v1::MappingExpired { mapping, name: v.text() }.into(),
+        v1::MappingRestored {
+            mapping,
+            owner: v.maybe(user),
+            name: v.text(),
+            ingress: v.ingress(),
+            client,
+            target: v.text(),
+            options: v.options(),
+            code: v.maybe(code),
+            enabled: v.pick(false, true, true),
+            created_at: v.time(),
+            created_by: v.pick(v1::Actor::System, v1::Actor::Key(key), v1::Actor::Client(client)),
+        }
+        .into(),
         v1::CodeIssued {
             code,
             owner: v.maybe(user),

@@ -52,6 +52,22 @@ pub enum Seal {
     Off,
 }
 
+/// Who did something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Actor {
+    /// The program itself.
+    System,
+    /// Whoever may read the data folder.
+    Operator,
+    /// A node.
+    Node(NodeId),
+    /// A client.
+    Client(ClientId),
+    /// Who holds this API key.
+    Key(KeyId),
+}
+
 /// What a key may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -229,6 +245,32 @@ payloads! {
         mapping: MappingId,
         /// The name it had.
         name: String,
+    }
+
+    /// A removed mapping is back. Holds everything that it was.
+    MappingRestored {
+        /// The mapping.
+        mapping: MappingId,
+        /// Whose it is.
+        owner: Option<UserId>,
+        /// Its name.
+        name: String,
+        /// Where traffic enters.
+        ingress: Ingress,
+        /// The client that dials the target.
+        client: ClientId,
+        /// What it dials, `host:port`.
+        target: String,
+        /// Options.
+        options: Options,
+        /// The connection code it came from.
+        code: Option<CodeId>,
+        /// Whether it is switched on.
+        enabled: bool,
+        /// When it was made first.
+        created_at: Timestamp,
+        /// Who made it first.
+        created_by: Actor,
     }
 
     /// A connection code was issued.

@@ -160,6 +160,75 @@ impl<'a> Case<'a> {
         Ok(Decision::one(id, v1::MappingExpired { mapping: id, name: mapping.name.clone() }.into()))
     }
 
+    /// What was, was allowed: only what others have taken since stands in the way.
+    pub(super) fn revert_mapping(
+        &self,
+        id: MappingId,
+        name: Option<&str>,
+        ingress: Option<Ingress>,
+        target_address: Option<&str>,
+        options: &OptionsChange,
+    ) -> Result<Decision, Refusal> {
+        let mapping = self.living_mapping(id)?;
+        let name = match name {
+            Some(name) if name != mapping.name => self.free_name(mapping.target.client, name.to_owned())?,
+            _ => mapping.name.clone(),
+        };
+        let ingress = ingress.unwrap_or(mapping.ingress);
+        if ingress != mapping.ingress {
+            self.free_ingress(ingress, id)?;
+        }
+        let address = target_address.unwrap_or(&mapping.target.address).to_owned();
+        let options = options.of(&mapping.options);
+        if options.expires_at != mapping.options.expires_at {
+            self.check_end(options.expires_at)?;
+        }
+        Ok(changed(mapping, name, ingress, address, &options))
+    }
+
+    /// The ports that the server gives may have changed since: that touches no mapping that has one, and not
+    /// one that comes back.
+    pub(super) fn restore_mapping(&self, was: &Mapping) -> Result<Decision, Refusal> {
+        let (id, client) = (was.id, was.target.client);
+        if self.state.mapping(id).is_some() {
+            return Err(Refusal::MappingExists { mapping: id });
+        }
+        if was.is_past(self.meta.now) {
+            return Err(Refusal::MappingExpired { mapping: id });
+        }
+        for client in [client].into_iter().chain(was.listener()) {
+            self.client(client)?;
+            self.within_mappings(client)?;
+        }
+        self.free_name(client, was.name.clone())?;
+        self.free_ingress(was.ingress, id)?;
+        let restored = v1::MappingRestored {
+            mapping: id,
+            owner: was.owner,
+            name: was.name.clone(),
+            ingress: (&was.ingress).into(),
+            client,
+            target: was.target.address.clone(),
+            options: (&was.options).into(),
+            code: was.code,
+            enabled: was.status == MappingStatus::Active,
+            created_at: was.created_at,
+            created_by: was.created_by.into(),
+        };
+        Ok(Decision::one(id, restored.into()))
+    }
+
+    /// Whether no mapping but this one has the port or listen address.
+    fn free_ingress(&self, ingress: Ingress, but: MappingId) -> Result<(), Refusal> {
+        match ingress {
+            Ingress::Client { client, listen } => self.free_listen(client, listen, Some(but)),
+            Ingress::Port { port } => match self.state.mapping_on_port(port) {
+                Some(holder) if holder.id != but => Err(Refusal::PortTaken { port }),
+                _ => Ok(()),
+            },
+        }
+    }
+
     /// Points the mapping of a redeemed code to another local address of its listener.
     pub(super) fn move_listener(&self, mapping: &Mapping, listen: SocketAddr) -> Result<Decision, Refusal> {
         self.served_by_will(mapping)?;

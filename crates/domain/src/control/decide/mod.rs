@@ -105,6 +105,12 @@ pub(super) fn decide(state: &ControlState, meta: &Meta, command: &Command) -> Re
             case.check_version(*of, versions)?;
             decide(state, meta, command)
         }
+
+        Command::RevertMapping { mapping, name, ingress, target_address, options } => {
+            case.revert_mapping(*mapping, name.as_deref(), *ingress, target_address.as_deref(), options)
+        }
+        Command::RestoreMapping { was } => case.restore_mapping(was),
+        Command::Undo { past, .. } => decide(state, meta, &state.undo(past, meta.now)?),
     }
 }
 

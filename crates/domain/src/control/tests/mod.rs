@@ -2,11 +2,14 @@
 
 mod clients;
 mod codes;
+mod difference;
 mod expiry;
 mod invites;
 mod mappings;
 mod properties;
 mod rest;
+mod undo;
+mod undo_properties;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -51,7 +54,9 @@ impl Story {
     fn record(&mut self, actor: Actor, events: Vec<ControlEvent>) {
         for event in events {
             let position = Position(self.history.len() as u64 + 1);
-            let at = EventMeta { position, recorded_at: self.now, actor, source: None };
+            let of_stream = self.history.iter().filter(|(known, _)| known.stream() == event.stream());
+            let stream_version = of_stream.count() as u64 + 1;
+            let at = EventMeta { position, recorded_at: self.now, actor, source: None, stream_version };
             self.state.evolve(&event, &at);
             self.history.push((event, at));
         }

@@ -11,9 +11,9 @@ use crate::meta::{Entity, StreamId};
 
 /// A command out of a small world, so that commands meet each other, and the time before it.
 #[derive(Clone, Debug)]
-struct Step {
-    actor: Actor,
-    seconds: u64,
+pub(super) struct Step {
+    pub(super) actor: Actor,
+    pub(super) seconds: u64,
     what: u8,
     fresh: u8,
     a: u8,
@@ -22,7 +22,7 @@ struct Step {
     flag: bool,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = (0..19_u8, 0..6_u8, 1..5_u8, 1..7_u8, 1..5_u8, any::<bool>(), 0..240_u64);
     vec(step, 1..80).prop_map(|steps| {
         let steps = (100..).zip(steps);
@@ -35,7 +35,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 impl Step {
-    fn command(&self, now: Timestamp) -> ControlCommand {
+    pub(super) fn command(&self, now: Timestamp) -> ControlCommand {
         let Self { what, fresh, a, b, c, flag, .. } = *self;
         let port = flag.then_some(20_000 + u16::from(b));
         let name = flag.then(|| format!("name-{c}"));
@@ -91,7 +91,7 @@ fn mapping_of(event: &ControlEvent) -> Option<MappingId> {
 }
 
 /// All that must be true of any state.
-fn check(story: &Story) {
+pub(super) fn check(story: &Story) {
     let state = &story.state;
     let (mut ports, mut names, mut listens) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for mapping in state.mappings() {
