@@ -97,6 +97,10 @@ fn everything(api: &Api, found: &mut Vec<(String, Vec<u8>)>) {
         let ids: Vec<_> =
             list["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap()).collect();
         assert!(!ids.is_empty(), "there are {things}s in the story");
+        // Links and nodes have no reasons of their own.
+        if !["session", "node"].contains(&things) {
+            paths.extend(ids.iter().map(|id| format!("/v1/explain/{id}")));
+        }
         let parameter = format!("{{{things}}}");
         paths = paths
             .into_iter()
@@ -109,6 +113,7 @@ fn everything(api: &Api, found: &mut Vec<(String, Vec<u8>)>) {
             })
             .collect();
     }
+    paths.retain(|path| path != "/v1/explain/{id}");
     for path in paths {
         if path.contains("{log}") {
             for log in ["control", "activity"] {

@@ -176,15 +176,15 @@ impl Differences {
     async fn get(
         &self,
         ask: Ask<Read>,
-        /// A position, such as `control:1790` or `1790`, or a time, RFC 3339.
-        from: Query<String>,
-        /// The same; absent: now.
+        /// A position, such as `control:1790` or `1790`, or a time, RFC 3339. Absent: before the first event.
+        from: Query<Option<String>>,
+        /// The same. Absent: now.
         to: Query<Option<String>>,
         /// Things at the most: 50 if absent, 500 at most.
         #[oai(validator(minimum(value = "1"), maximum(value = "500")))]
         limit: Query<Option<u32>>,
     ) -> Result<Found<DifferenceBody>, ReadFailure> {
-        let from = moment("from", &from.0)?;
+        let from = from.0.as_deref().map_or(Ok(AsOf::Position(Position(0))), |text| moment("from", text))?;
         let to = to.0.as_deref().map(|text| moment("to", text)).transpose()?;
         let limit = limit.0.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX) as usize;
         let _permit = permit(&ask.state)?;

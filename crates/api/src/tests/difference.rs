@@ -55,6 +55,9 @@ async fn what_came_changed_and_went_is_told_by_position_and_by_time() {
     assert_eq!((told(&cut.json), &cut.json["cut"]), (told(&by_position.json)[..2].to_vec(), &json!(true)));
     let none = api.get(&format!("/v1/snapshots/diff?from={head}")).await.is(200);
     assert_eq!(none.json["items"], json!([]));
+    let all = api.get("/v1/snapshots/diff").await.is(200);
+    assert_eq!(all.json["from"]["position"], "control:0");
+    assert!(all.json["items"].as_array().unwrap().iter().all(|item| item["change"] == "added"));
     expected[0].0 = "removed".to_owned();
     expected[2].0 = "added".to_owned();
     expected.sort();
@@ -67,7 +70,7 @@ async fn what_came_changed_and_went_is_told_by_position_and_by_time() {
 async fn c56_points_that_are_none_are_refused() {
     let api = Api::open().await;
     let wrong =
-        ["", "from=x", "from=activity:1", "from=1&to=yesterday", "from=1&limit=0", "from=1&limit=501"];
+        ["from=", "from=x", "from=activity:1", "from=1&to=yesterday", "from=1&limit=0", "from=1&limit=501"];
     for query in wrong {
         api.get(&format!("/v1/snapshots/diff?{query}")).await.refuses(400, "request.parameter");
     }
