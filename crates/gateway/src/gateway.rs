@@ -205,7 +205,7 @@ impl Gateway {
             }
         }
         shared.tunnels.gather();
-        shared.tunnels.usage().flush(&shared.control).await;
+        shared.tunnels.usage().flush_now(&shared.control);
         cut
     }
 }
@@ -216,6 +216,6 @@ async fn account(shared: &Arc<Shared>, stop: CancellationToken) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
         shared.tunnels.gather();
-        shared.tunnels.usage().flush(&shared.control).await;
+        shared.tunnels.usage().flush(&shared.control);
     }
 }

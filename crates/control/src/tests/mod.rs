@@ -4,4 +4,5 @@ mod codes;
 mod credentials;
 mod expiry;
 mod lease;
+mod spool;
 mod story;
