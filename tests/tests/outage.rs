@@ -254,6 +254,21 @@ fn c67_a_node_outlasts_a_full_disk() {
 }
 
 #[test]
+fn c67_a_node_stops_without_its_store_and_says_what_it_could_not_record() {
+    let mut scene = Scene::new(Store::Etcd);
+    only(&scene.server).pause();
+    is_refused(&scene.server, &scene.another);
+    scene.desk_restarts();
+    assert_eq!(scene.server.process.end(), 0, "{}", scene.server.process.stderr());
+    let said = scene.server.process.stderr();
+    assert!(said.contains("facts that wait for it are not recorded"), "{said}");
+    only(&scene.server).resume();
+    scene.server.restart();
+    eventually("the mapping is served", || echoes(scene.files));
+    scene.server.verified();
+}
+
+#[test]
 fn c67_the_loss_of_the_leader_of_three_etcds_is_a_hiccup() {
     let mut scene = Scene::new(Store::EtcdCluster);
     let stream = Stream::through(scene.web);
