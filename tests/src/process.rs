@@ -45,10 +45,20 @@ pub fn run(arguments: &[&str]) -> Done {
 
 /// The same, with something on standard input.
 pub fn run_with_input(arguments: &[&str], input: &str) -> Done {
+    finish(arguments, &[], input)
+}
+
+/// The same, with more in its environment.
+pub fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Done {
+    finish(arguments, environment, "")
+}
+
+fn finish(arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Done {
     use std::io::Write;
     let mut child = Command::new(underpass())
         .args(arguments)
         .args(["--output", "json"])
+        .envs(environment.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -192,6 +192,25 @@ impl Server {
         self.ready = ready;
     }
 
+    /// From the next start on it keeps its log elsewhere; `environment` says where.
+    pub fn configure(&mut self, store: Store, environment: &[(String, String)]) {
+        self.store = store;
+        self.environment.retain(|(name, _)| environment.iter().all(|(new, _)| new != name));
+        self.environment.extend_from_slice(environment);
+    }
+
+    /// Starts it again, which must fail with this code.
+    #[track_caller]
+    pub fn start_fails(&self, code: &str) {
+        let data = self.data_text();
+        let (listen, api) = (self.listen.to_string(), self.api_address.to_string());
+        let arguments =
+            ["serve", "--data", &data, "--listen", &listen, "--api", &api, "--store", self.store.name()];
+        let environment: Vec<(&str, &str)> =
+            self.environment.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        crate::process::run_with(&arguments, &environment).failed(1, code);
+    }
+
     /// The API with the first admin key.
     pub fn api(&self) -> Api {
         let key = std::fs::read_to_string(self.data().join("admin.key")).unwrap();

@@ -4,6 +4,7 @@ use poem::http::header;
 use poem::{Endpoint, IntoResponse, Response, Route, get};
 use poem_openapi::{LicenseObject, OpenApiService};
 
+use crate::resources::backups::Backups;
 use crate::resources::clients::Clients;
 use crate::resources::codes::Codes;
 use crate::resources::events::Events;
@@ -45,10 +46,12 @@ const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style
 img-src 'self' data:; font-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
 frame-ancestors 'none'";
 
-type Api = (Clients, Mappings, Codes, Invites, Keys, Sessions, Nodes, Events, Logs, Snapshots, System);
+type Api =
+    (Clients, Mappings, Codes, Invites, Keys, Sessions, Nodes, Events, Logs, Snapshots, Backups, System);
 
 pub(crate) fn service() -> OpenApiService<Api, ()> {
-    let api = (Clients, Mappings, Codes, Invites, Keys, Sessions, Nodes, Events, Logs, Snapshots, System);
+    let api =
+        (Clients, Mappings, Codes, Invites, Keys, Sessions, Nodes, Events, Logs, Snapshots, Backups, System);
     OpenApiService::new(api, "Underpass", API_VERSION)
         .description(DESCRIPTION)
         .license(LicenseObject::new("Apache-2.0 OR MIT"))

@@ -34,7 +34,7 @@ pub use page::{LIMIT_DEFAULT, LIMIT_MAX};
 pub use problem::{CODES, PROBLEM_JSON, Problem};
 pub use routes::OPEN_ROUTES;
 pub use shell::{BODY_BYTES_MAX, BODY_TIMEOUT};
-pub use state::{Access, ApiState, InviteLine, REPLAYS_MAX, STREAMS_MAX};
+pub use state::{Access, ApiState, Backups, InviteLine, REPLAYS_MAX, STREAMS_MAX};
 
 /// The API over `state`, for whom `access` says. It answers every request; it never fails.
 pub fn router(state: Arc<ApiState>, access: Access) -> impl Endpoint<Output = Response> + use<> {

@@ -31,6 +31,9 @@ pub const CODES: &[&str] = &[
     "session.not_found",
     "node.not_found",
     "client.offline",
+    "backup.elsewhere",
+    "backup.failed",
+    "backup.not_empty",
     "log.not_found",
     "log.unreadable",
     "server.busy",
@@ -124,6 +127,17 @@ impl Problem {
         let mut problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "route.method", detail);
         problem.0.allow = Some(allow);
         problem
+    }
+
+    /// A backup that was not made: because of what the caller asked for, or of something here.
+    pub fn no_backup(
+        code: &'static str,
+        ours: bool,
+        detail: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        let status = if ours { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::CONFLICT };
+        Self::new(status, code, detail).hint(hint)
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -20,7 +20,7 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// How long a body may take to come in.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of a body that is too large is read all the same, for how long, and with which pauses in it.
-const PASSED_OVER_BYTES_MAX: u64 = 8 * BODY_BYTES_MAX as u64;
+pub(crate) const PASSED_OVER_BYTES_MAX: usize = 8 * BODY_BYTES_MAX;
 const PASSED_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 const PASSED_OVER_PAUSE: Duration = Duration::from_millis(200);
 /// How much of a library's plain-text failure is put into a problem document.
@@ -153,8 +153,8 @@ async fn read_body(request: &mut Request) -> Result<Body, Problem> {
 /// Passes over a body that is not absurdly large before it is refused: whoever is still sending when the
 /// connection closes sees it break, and not the answer.
 async fn too_large(coming: &mut (impl AsyncRead + Unpin), declared: Option<u64>) -> Problem {
-    if declared.is_none_or(|length| length <= PASSED_OVER_BYTES_MAX) {
-        let mut rest = coming.take(PASSED_OVER_BYTES_MAX);
+    if declared.is_none_or(|length| length <= PASSED_OVER_BYTES_MAX as u64) {
+        let mut rest = coming.take(PASSED_OVER_BYTES_MAX as u64);
         let mut some = vec![0; 16 * 1024];
         let _ = tokio::time::timeout(PASSED_OVER_TIMEOUT, async {
             while let Ok(Ok(1..)) = tokio::time::timeout(PASSED_OVER_PAUSE, rest.read(&mut some)).await {}

@@ -1,14 +1,17 @@
 //! What the API works on.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use underpass_control::{Control, InviteSecret};
 
 use crate::live::LiveState;
 use crate::metrics::Requests;
+use crate::problem::Problem;
 
 /// Event streams at a time. Each holds a connection and reads the log; programs that follow are few.
 pub const STREAMS_MAX: usize = 64;
@@ -27,6 +30,13 @@ pub enum Access {
 /// Makes the line that a person pastes from the secret of an invite: address, server key and secret.
 pub type InviteLine = Arc<dyn Fn(&InviteSecret) -> String + Send + Sync>;
 
+/// Makes backups of the data folder of a node.
+#[async_trait]
+pub trait Backups: Send + Sync {
+    /// Makes one in a folder that is new or empty. What was acknowledged before is in it.
+    async fn make(&self, to: &Path) -> Result<(), Problem>;
+}
+
 /// What the API works on.
 pub struct ApiState {
     /// The control plane.
@@ -43,6 +53,8 @@ pub struct ApiState {
     pub server_key: [u8; 32],
     /// The kind of store: `memory`, `rocksdb`.
     pub store: String,
+    /// Who makes backups of the data folder, where the one who asks may have one.
+    pub backups: Option<Arc<dyn Backups>>,
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) replays: Arc<Semaphore>,
     pub(crate) requests: Requests,
@@ -59,6 +71,7 @@ impl ApiState {
             advertise: Vec::new(),
             server_key: [0; 32],
             store: "memory".to_owned(),
+            backups: None,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             replays: Arc::new(Semaphore::new(REPLAYS_MAX)),
             requests: Requests::default(),

@@ -204,6 +204,22 @@ impl Admin {
         Ok(())
     }
 
+    /// An answer of any length, as it comes.
+    ///
+    /// # Errors
+    /// As [`Admin::get`], and whatever `each` fails with.
+    pub async fn download(
+        &self,
+        path: &str,
+        mut each: impl FnMut(&[u8]) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let mut chunks = self.send(Method::GET, path, None).await?.bytes_stream();
+        while let Some(chunk) = chunks.next().await {
+            each(&chunk.map_err(|error| unreachable(&error))?)?;
+        }
+        Ok(())
+    }
+
     /// Gives the folder back, if this process holds it.
     pub async fn close(self) {
         if let Some(offline) = self.offline {

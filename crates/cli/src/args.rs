@@ -81,6 +81,14 @@ pub enum Verb {
         #[command(subcommand)]
         verb: LogVerb,
     },
+    /// Move, back up and check stores
+    #[command(after_help = "Example:\n  underpass store migrate --from rocksdb:./underpass-data --to \
+                            etcd://127.0.0.1:2379")]
+    Store {
+        /// What to do with it
+        #[command(subcommand)]
+        verb: StoreVerb,
+    },
     /// Look at the server's configuration
     Config {
         /// What to do with it
@@ -325,10 +333,69 @@ pub enum LogVerb {
         #[arg(long, value_name = "POSITION|TIME")]
         as_of: Option<String>,
     },
+    /// Write events as JSON lines of CloudEvents, from which the log can be checked and made again
+    Export {
+        #[command(flatten)]
+        log: LogArgs,
+        /// Only events after this position
+        #[arg(long, value_name = "POSITION")]
+        after: Option<u64>,
+        /// Only events up to and with this position
+        #[arg(long, value_name = "POSITION")]
+        until: Option<u64>,
+        /// Where to [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Check an export by itself: no store and no server are needed; exit 1 at the first bad line
+    VerifyExport {
+        /// The file; `-` reads standard input
+        file: PathBuf,
+    },
+    /// Make a log again from a whole export, in a store that holds nothing of it
+    Import {
+        /// The file; `-` reads standard input
+        file: PathBuf,
+        /// Where it goes: rocksdb:DIR, etcd://HOST:PORT/PREFIX or config:FILE
+        #[arg(long, value_name = "STORE")]
+        to: String,
+        /// Which log: control (default) or activity
+        #[arg(long = "log-name", value_parser = ["control", "activity"], default_value = "control")]
+        name: String,
+    },
     /// Check density, checksums and the hash chain; exit 1 at the first bad position
     Verify {
         #[command(flatten)]
         log: LogArgs,
+    },
+}
+
+/// The verbs of `store`.
+#[derive(Debug, Subcommand)]
+pub enum StoreVerb {
+    /// Copy both logs into another store, check them on the way, and compare; resumable, the source is only read
+    Migrate {
+        /// Where they are: rocksdb:DIR, etcd://HOST:PORT/PREFIX or config:FILE
+        #[arg(long, value_name = "STORE")]
+        from: String,
+        /// Where they go: an empty store, or an earlier copy
+        #[arg(long, value_name = "STORE")]
+        to: String,
+    },
+    /// Copy a data folder with its RocksDB, whether or not a server uses it
+    Backup {
+        /// The server's data folder
+        #[arg(long, value_name = "DIR", default_value = "./underpass-data")]
+        data: PathBuf,
+        /// A folder that is new or empty
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+    /// Check both logs of a store that no server uses
+    Check {
+        /// The store: rocksdb:DIR, etcd://HOST:PORT/PREFIX or config:FILE
+        #[arg(value_name = "STORE")]
+        place: String,
     },
 }
 

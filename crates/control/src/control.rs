@@ -15,7 +15,7 @@ use underpass_domain::{
     PublicKey, Random, RandomFailed, SessionId, Subject, Timestamp,
 };
 use underpass_eventlog::head::Head;
-use underpass_eventlog::{Committed, ExecuteError, Log, LogOptions, View, keys};
+use underpass_eventlog::{Committed, ExecuteError, Export, Log, LogError, LogOptions, Selection, View, keys};
 use underpass_store::Store;
 use underpass_tasks::Tasks;
 
@@ -194,6 +194,14 @@ impl Control {
         let entry = read.map_err(ControlError::unavailable)?.map_err(ControlError::unavailable)?;
         let Some(entry) = entry else { return Ok(Position(0)) };
         Head::decode(&entry.value).map(|head| head.position).map_err(ControlError::unavailable)
+    }
+
+    /// A log as lines for others to read, up to its present end.
+    ///
+    /// # Errors
+    /// Those of reading the log.
+    pub async fn export(&self, log: LogName, selection: Selection) -> Result<Export, LogError> {
+        Export::open(&self.store, log, selection).await
     }
 
     /// The time, as the node sees it.

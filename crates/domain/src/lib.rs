@@ -20,6 +20,7 @@ mod address;
 mod aggregate;
 pub mod codec;
 mod control;
+mod difference;
 pub mod events;
 mod ids;
 pub mod limits;
@@ -40,6 +41,7 @@ pub use control::{
     Invite, InviteStatus, Mapping, MappingOptions, MappingStatus, Node, OptionsChange, Quota, Refusal,
     RefusalClass, Scope, Seal, Target,
 };
+pub use difference::{Change, Compare, Difference};
 pub use events::{ActivityEvent, AnyEvent, ControlEvent, EventKind, decode_any, registry};
 pub use ids::{
     ClientId, CodeId, CommandId, InvalidId, InviteId, KeyId, LogId, MappingId, NodeId, SessionId, UserId,

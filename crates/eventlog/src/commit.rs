@@ -55,7 +55,7 @@ pub(crate) fn append(
     commit
 }
 
-/// Sends a commit until its outcome is known, within bounds. It is always the identical commit, and it
+/// Sends an append until its outcome is known, within bounds. It is always the identical commit, and it
 /// guards what it writes: it can't happen twice.
 pub(crate) async fn send(
     store: &dyn Store,
@@ -65,31 +65,52 @@ pub(crate) async fn send(
     fence: Option<&Key>,
 ) -> Sent {
     let (head_key, frame_key) = (keys::head(log), keys::frame(log, first));
+    let (failed, uncertain) = match deliver(store, log, commit).await {
+        Delivered::Committed(revision) => return Sent::Committed(revision),
+        Delivered::Failed(error) => return Sent::Failed(error),
+        Delivered::Unknown(error) => return Sent::Unknown(error),
+        Delivered::Conflict { failed, uncertain } => (failed, uncertain),
+    };
+    let fell = |key: &Key| failed.iter().any(|(at, _)| at == key);
+    // Where the outcome was unknown, the commit may have happened before the fence fell.
+    if fence.is_some_and(fell) && !(uncertain && fell(&head_key)) {
+        Sent::Fenced
+    } else if !fell(&head_key) && fell(&frame_key) {
+        Sent::Occupied
+    } else {
+        Sent::Moved { uncertain }
+    }
+}
+
+/// What became of any commit.
+#[derive(Debug)]
+pub(crate) enum Delivered {
+    /// It happened.
+    Committed(Revision),
+    /// Guards failed: these, with the revisions that are there now. If `uncertain`, this commit itself may
+    /// be why.
+    Conflict { failed: Vec<(Key, Option<Revision>)>, uncertain: bool },
+    /// It did not happen.
+    Failed(StoreError),
+    /// It may have happened, or may still.
+    Unknown(StoreError),
+}
+
+/// Sends a commit until its outcome is known, within bounds. It must guard what it writes.
+pub(crate) async fn deliver(store: &dyn Store, log: LogName, commit: Commit) -> Delivered {
     let mut uncertain = false;
     let mut pause = FIRST_PAUSE;
     let mut attempt = 1;
     let began = Instant::now();
     loop {
         let error = match store.commit(commit.clone()).await {
-            Ok(Outcome::Committed(revision)) => return Sent::Committed(revision),
-            Ok(Outcome::Conflict(failed)) => {
-                let fell = |key: &Key| failed.iter().any(|(at, _)| at == key);
-                // Where the outcome was unknown, the commit may have happened before the fence fell.
-                return if fence.is_some_and(fell) && !(uncertain && fell(&head_key)) {
-                    Sent::Fenced
-                } else if fell(&head_key) {
-                    Sent::Moved { uncertain }
-                } else if fell(&frame_key) {
-                    Sent::Occupied
-                } else {
-                    Sent::Moved { uncertain }
-                };
-            }
+            Ok(Outcome::Committed(revision)) => return Delivered::Committed(revision),
+            Ok(Outcome::Conflict(failed)) => return Delivered::Conflict { failed, uncertain },
             Err(error) => error,
         };
         uncertain |= matches!(error, StoreError::Indeterminate { .. });
         if error.retry() != Retry::Same || attempt == ATTEMPTS_MAX || began.elapsed() >= SENDING_MAX {
-            return if uncertain { Sent::Unknown(error) } else { Sent::Failed(error) };
+            return if uncertain { Delivered::Unknown(error) } else { Delivered::Failed(error) };
         }
         tracing::debug!(%log, attempt, %error, "commit is sent again");
         tokio::time::sleep(pause).await;

@@ -58,6 +58,16 @@ pub enum LogError {
         log: LogName,
     },
 
+    /// A copy of the log was begun here and not ended. Run the migration (or import) again, or empty the
+    /// target.
+    #[error(
+        "the {log} log was copied to this store in part only: run the migration again, or empty the store"
+    )]
+    HalfCopied {
+        /// Which log.
+        log: LogName,
+    },
+
     /// There is no log in this store yet.
     #[error("there is no {log} log in this store")]
     Absent {
@@ -123,6 +133,7 @@ impl LogError {
             Self::Corrupt { .. } => "log.corrupt",
             Self::Newer { .. } => "log.newer",
             Self::Foreign { .. } => "log.foreign",
+            Self::HalfCopied { .. } => "log.half_copied",
             Self::Absent { .. } => "log.absent",
             Self::Ahead { .. } => "log.ahead",
             Self::Closed { .. } => "log.closed",
@@ -191,6 +202,16 @@ pub enum OpenError {
         log: LogName,
     },
 
+    /// A copy of the log was begun here and not ended. Run the migration (or import) again, or empty the
+    /// target.
+    #[error(
+        "the {log} log was copied to this store in part only: run the migration again, or empty the store"
+    )]
+    HalfCopied {
+        /// Which log.
+        log: LogName,
+    },
+
     /// Other nodes kept changing the log for as long as this one tried to follow. Try again.
     #[error("the {log} log changes faster than it can be read")]
     Contended {
@@ -227,6 +248,7 @@ impl OpenError {
             Self::Corrupt { .. } => "log.corrupt",
             Self::Newer { .. } => "log.newer",
             Self::Foreign { .. } => "log.foreign",
+            Self::HalfCopied { .. } => "log.half_copied",
             Self::Contended { .. } => "store.contended",
             Self::Random { .. } => "random.failed",
             Self::Invalid { .. } => "log.invalid",
@@ -241,6 +263,7 @@ impl From<LogError> for OpenError {
             LogError::Corrupt { log, position, why } => Self::Corrupt { log, position, why },
             LogError::Newer { log, position, why } => Self::Newer { log, position, why },
             LogError::Foreign { log } => Self::Foreign { log },
+            LogError::HalfCopied { log } => Self::HalfCopied { log },
             LogError::Absent { log } | LogError::Ahead { log, .. } | LogError::Closed { log } => {
                 Self::Contended { log }
             }

@@ -2,11 +2,15 @@
 
 use std::collections::HashMap;
 
-use underpass_domain::{Aggregate, Digest32, DomainEvent, EventMeta, LogName, Position, Timestamp};
+use underpass_domain::{
+    ActivityEvent, Aggregate, AnyEvent, ControlEvent, Digest32, DomainEvent, EventMeta, LogId, LogName,
+    Position, Timestamp, decode_any,
+};
 
 use crate::codes::{self, Tagged};
 use crate::error::LogError;
-use crate::frame::Frame;
+use crate::frame::{CommitId, Frame};
+use crate::head::Head;
 use crate::reader::BROKEN_CHAIN;
 use crate::record::Record;
 
@@ -69,12 +73,35 @@ impl Chain {
         Err(LogError::corrupt(self.log, position, why))
     }
 
+    /// Checks that `frame` follows, with its streams, and takes note of it. After an error the chain stands
+    /// where it stood, but must not be used any more.
+    pub(crate) fn follow(&mut self, frame: &Frame) -> Result<(), LogError> {
+        self.check(frame)?;
+        for (position, record) in positioned(frame) {
+            self.count(position, record)?;
+        }
+        self.advance(frame);
+        Ok(())
+    }
+
     /// Takes note of the end of a checked frame.
     pub(crate) fn advance(&mut self, frame: &Frame) {
         self.epoch = frame.header.epoch;
         self.position = frame.last();
         self.hash = frame.hash;
         self.recorded_at = frame.header.recorded_at;
+    }
+}
+
+impl Chain {
+    /// Whether `head` names the end of the chain. `newest`: where the last frame begins, and its commit.
+    pub(crate) fn ends_at(&self, head: &Head, newest: Option<(Position, CommitId)>) -> Result<(), LogError> {
+        let named = (head.position, head.hash, head.epoch, head.recorded_at);
+        let found = (self.position, self.hash, self.epoch, self.recorded_at);
+        if named == found && newest == Some((head.first, head.commit)) {
+            return Ok(());
+        }
+        Err(LogError::corrupt(self.log, head.position, "the head does not name the last frame"))
     }
 }
 
@@ -124,6 +151,19 @@ impl<A: Aggregate> Fold<A> {
         };
         self.state.evolve(&event, &at);
         Ok(())
+    }
+}
+
+/// The id of the log that begins with `frame`.
+pub(crate) fn log_id(frame: &Frame) -> Result<LogId, LogError> {
+    let (log, first) = (frame.header.log, frame.first());
+    let broken = || LogError::corrupt(log, first, "the log does not begin with its id");
+    let record = frame.records.first().filter(|_| first == Position(1)).ok_or_else(broken)?;
+    let event = decode_any(log, record.kind, record.version, frame.header.codec, &record.payload);
+    match event.map_err(|error| LogError::payload(log, first, &error))? {
+        AnyEvent::Control(ControlEvent::LogCreated(event)) => Ok(event.log),
+        AnyEvent::Activity(ActivityEvent::LogCreated(event)) => Ok(event.log),
+        _ => Err(broken()),
     }
 }
 

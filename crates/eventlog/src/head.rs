@@ -4,7 +4,7 @@ use bytes::{Buf, BufMut, Bytes};
 use underpass_domain::{Digest32, LogName, Position, Timestamp};
 
 use crate::codes;
-use crate::frame::{CommitId, FORMAT, FrameError};
+use crate::frame::{CommitId, FORMAT, Frame, FrameError};
 
 const MAGIC: [u8; 4] = *b"UPLH";
 /// Bytes of a stored head.
@@ -31,6 +31,20 @@ pub struct Head {
 }
 
 impl Head {
+    /// The head of a log that ends with `frame`.
+    pub(crate) fn of(frame: &Frame) -> Self {
+        let header = &frame.header;
+        Self {
+            log: header.log,
+            epoch: header.epoch,
+            position: frame.last(),
+            first: frame.first(),
+            recorded_at: header.recorded_at,
+            commit: header.commit,
+            hash: frame.hash,
+        }
+    }
+
     /// Its stored form.
     pub fn encode(&self) -> Bytes {
         let mut bytes = Vec::with_capacity(HEAD_BYTES);

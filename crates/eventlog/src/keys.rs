@@ -10,6 +10,11 @@ pub fn head(log: LogName) -> Key {
     Key::from(format!("log/{log}/h"))
 }
 
+/// `log/<name>/copying`: there while a copy into this store has begun and not ended.
+pub fn copying(log: LogName) -> Key {
+    Key::from(format!("log/{log}/copying"))
+}
+
 /// `log/<name>/e/<first position>`: a frame.
 pub fn frame(log: LogName, first: Position) -> Key {
     numbered(log, "e/", &[&first.0.to_be_bytes()])

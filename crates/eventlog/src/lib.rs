@@ -9,6 +9,10 @@
 //! | [`Log`] | an open log: execute, view, follow, read, as of, verify |
 //! | [`frame`], [`head`], [`record`], [`keys`] | what lies in the store, byte for byte; `docs/format/log-v1.md` is the same for people |
 //! | [`verify`], [`read_stored`], [`replay_stored`] | the same for a log that is not open |
+//! | [`copy`] | a log into another store |
+//! | [`difference`] | what changed between two read models |
+//! | [`Checkpoint`], [`CheckpointBook`], [`verify_with`] | what a log was, signed, and whether it still is |
+//! | [`Export`], [`import`], [`verify_export`] | a log as text that others can read, and back |
 //!
 //! # How an append goes
 //!
@@ -25,33 +29,59 @@
 mod answered;
 mod appender;
 mod batch;
+mod checkpoint;
+mod checkpoint_book;
 mod codes;
 mod commit;
+mod copy;
+mod copy_error;
 mod error;
+mod export;
 mod fold;
 mod follower;
 pub mod frame;
 pub mod head;
+mod import;
 pub mod keys;
+mod landing;
+mod line;
+mod lines;
 mod log;
+mod marker;
 mod options;
 mod reader;
+mod rebuild;
 pub mod record;
 mod recorded;
 mod replay;
 mod shared;
 mod snapshot;
 mod snapshotter;
+mod strict;
 mod verify;
+mod verify_export;
+mod verify_with;
 
 pub use answered::{REMEMBERED_FOR, REMEMBERED_POSITIONS};
 pub use batch::Committed;
+pub use checkpoint::{
+    CHECKPOINT_FORMAT, Checkpoint, CheckpointKey, CheckpointKeyError, CheckpointPublicKey,
+    InvalidCheckpointKey, SignedCheckpoint,
+};
+pub use checkpoint_book::{BookError, CHECKPOINT_LINE_BYTES_MAX, CHECKPOINTS_MAX, CheckpointBook, Mend};
+pub use copy::{Copied, Progress, copy};
+pub use copy_error::CopyError;
 pub use error::{ExecuteError, LogError, OpenError, SharedError};
+pub use export::{Export, Selection};
 pub use follower::Follower;
+pub use import::{ImportError, import};
+pub use line::{EXPORT_FORMAT, LINE_BYTES_MAX};
 pub use log::Log;
 pub use options::{
     BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, Fence, LogOptions, POLL_EVERY, QUEUE_MAX, SNAPSHOT_EVERY,
 };
 pub use recorded::{READ_EVENTS_MAX, Recorded, read_stored};
-pub use replay::{AsOf, View, replay_stored};
+pub use replay::{AsOf, View, difference, replay_stored};
 pub use verify::{Verified, verify};
+pub use verify_export::{VerifiedExport, verify_export};
+pub use verify_with::verify_with;

@@ -9,13 +9,14 @@ use serde::Serialize;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use underpass_domain::{Aggregate, Clock, LogId, Meta, Position, Random, codec};
+use underpass_domain::{Aggregate, Clock, LogId, Meta, Position, Random, Timestamp, codec};
 use underpass_store::{Retry, Revision, Store};
 use underpass_tasks::Tasks;
 
 use crate::answered::{REMEMBERED_FOR, REMEMBERED_POSITIONS};
 use crate::appender::{self, Appender, Courtesy};
 use crate::batch::{self, Committed, Request};
+use crate::checkpoint::Checkpoint;
 use crate::commit::{self, Sent};
 use crate::error::{ExecuteError, LogError, OpenError, shared_error};
 use crate::follower::Follower;
@@ -178,6 +179,14 @@ impl<A: Aggregate> Log<A> {
         verify::verify(&self.shared.reader.store, A::LOG).await
     }
 
+    /// Where the log ends now, to be signed and kept elsewhere. `at`: the time now.
+    pub fn checkpoint(&self, at: Timestamp) -> Option<Checkpoint> {
+        let view = self.view();
+        let log_id = view.state.log_id()?;
+        let View { position, epoch, hash, .. } = *view;
+        Some(Checkpoint { log: A::LOG, log_id, epoch, position, hash, at })
+    }
+
     /// From now on appends are guarded by `fence` as well: after a new lease, the new entry.
     pub fn set_fence(&self, fence: Option<Fence>) {
         self.shared.fence.store(fence.map(Arc::new));
@@ -232,8 +241,14 @@ async fn try_bring_up<A: Aggregate>(
     clock: &dyn Clock,
     random: &dyn Random,
 ) -> Result<Option<(Resident<A>, Revision)>, OpenError> {
+    reader.refuse_half_copied().await?;
     let Some((head, revision)) = reader.head().await? else {
         if reader.any_frame().await? {
+            // The first frames of a copy may have come between the looks.
+            reader.refuse_half_copied().await?;
+            if reader.head().await?.is_some() {
+                return Ok(None);
+            }
             return Err(LogError::corrupt(A::LOG, Position(0), "there are frames, but no head").into());
         }
         begin::<A>(reader, options, clock, random).await?;

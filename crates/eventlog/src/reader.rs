@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use underpass_domain::{Digest32, LogName, Position, Timestamp};
 use underpass_store::{Entry, Revision, Store};
 
@@ -48,8 +49,19 @@ impl Reader {
         }
     }
 
-    /// The head of a log that must be there.
+    /// A log that bears the mark of a copy under way counts for nothing yet.
+    pub(crate) async fn refuse_half_copied(&self) -> Result<(), LogError> {
+        let log = self.log;
+        let marker = self.store.get(&keys::copying(log)).await;
+        match marker.map_err(|error| LogError::store(log, error))? {
+            None => Ok(()),
+            Some(_) => Err(LogError::HalfCopied { log }),
+        }
+    }
+
+    /// The head of a log that must be there, whole.
     pub(crate) async fn present_head(&self) -> Result<Head, LogError> {
+        self.refuse_half_copied().await?;
         match self.head().await? {
             Some((head, _)) => Ok(head),
             None => Err(LogError::Absent { log: self.log }),
@@ -171,6 +183,11 @@ impl Frames {
     /// The next frames up to and with the one that holds `until`; none if that was the last. `until` must
     /// not lie behind the end of the log: a frame that is not there counts as lost.
     pub(crate) async fn page(&mut self, until: Position) -> Result<Vec<Frame>, LogError> {
+        Ok(self.stored_page(until).await?.into_iter().map(|(_, frame)| frame).collect())
+    }
+
+    /// The same, each with the bytes that are stored.
+    pub(crate) async fn stored_page(&mut self, until: Position) -> Result<Vec<(Bytes, Frame)>, LogError> {
         if self.next > until {
             return Ok(Vec::new());
         }
@@ -187,15 +204,15 @@ impl Frames {
             return Err(LogError::corrupt(self.reader.log, self.next, MISSING));
         }
         let mut frames = Vec::with_capacity(entries.len());
-        for entry in &entries {
-            match self.follow(entry) {
-                Ok(frame) => frames.push(frame),
+        for entry in entries {
+            match self.follow(&entry) {
+                Ok(frame) => frames.push((entry.value, frame)),
                 // What came before is good: give that first, the error is met again.
                 Err(_) if !frames.is_empty() => break,
                 Err(error) => return Err(error),
             }
         }
-        let bytes: usize = frames.iter().map(|frame| frame.bytes).sum();
+        let bytes: usize = frames.iter().map(|(bytes, _)| bytes.len()).sum();
         if let Some(each) = bytes.checked_div(frames.len()) {
             let fitting = PAGE_BYTES / each.max(1);
             self.page = fitting.clamp(PAGE_FRAMES_MIN, PAGE_FRAMES_MAX.min(self.page * 4));

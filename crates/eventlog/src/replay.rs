@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use underpass_domain::{Aggregate, Digest32, Position, Timestamp};
+use underpass_domain::{Aggregate, Compare, Difference, Digest32, Position, Timestamp};
 use underpass_store::Store;
 
 use crate::answered::Answered;
@@ -47,6 +47,12 @@ impl<A: Aggregate> View<A> {
             at: chain.recorded_at,
         }
     }
+}
+
+/// What changed between two moments of a log: entities that are new, others than they were, or gone. At most
+/// `limit` of them are listed, all are counted.
+pub fn difference<A: Compare>(before: &View<A>, after: &View<A>, limit: usize) -> Difference {
+    before.state.difference(&after.state, limit)
 }
 
 /// A read model as of some moment, from a log that need not be open: for tools beside or without a

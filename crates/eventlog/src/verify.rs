@@ -7,7 +7,8 @@ use underpass_domain::{Digest32, LogName, Position};
 use underpass_store::Store;
 
 use crate::error::LogError;
-use crate::fold::{Chain, positioned};
+use crate::fold::Chain;
+use crate::frame::Frame;
 use crate::head::Head;
 use crate::keys;
 use crate::reader::Reader;
@@ -27,6 +28,8 @@ pub struct Verified {
     pub frames: u64,
     /// Events that are well.
     pub events: u64,
+    /// Checkpoints that agree with the log; 0 where none were given.
+    pub checkpoints: u64,
     /// The first position that is not, and what is wrong, as half a sentence.
     pub bad: Option<(Position, String)>,
 }
@@ -35,10 +38,21 @@ pub struct Verified {
 /// dense, that each frame follows on its predecessor's hash, that the versions of each stream are dense,
 /// and that the head names the end. The log need not be open, and may be written meanwhile.
 ///
-/// What is damaged is part of the result; errors are those of the store.
+/// What is damaged is part of the result; errors are those of the store, and that the log isn't there or was
+/// copied in part only.
 pub async fn verify(store: &Arc<dyn Store>, log: LogName) -> Result<Verified, LogError> {
+    walk(store, log, |_| {}).await
+}
+
+/// The same; `see` is shown each frame that is well.
+pub(crate) async fn walk(
+    store: &Arc<dyn Store>,
+    log: LogName,
+    see: impl FnMut(&Frame) + Send,
+) -> Result<Verified, LogError> {
     let reader = Reader::new(Arc::clone(store), log);
-    let mut walk = Walk { chain: Chain::new(log), frames: 0 };
+    reader.refuse_half_copied().await?;
+    let mut walk = Walk { chain: Chain::new(log), frames: 0, see };
     let outcome = match reader.head().await {
         Ok(Some((head, _))) => walk.run(&reader, Some(head)).await,
         Ok(None) if !reader.any_frame().await? => return Err(LogError::Absent { log }),
@@ -65,38 +79,31 @@ pub async fn verify(store: &Arc<dyn Store>, log: LogName) -> Result<Verified, Lo
         hash: chain.hash,
         frames: walk.frames,
         events: chain.position.0,
+        checkpoints: 0,
         bad,
     })
 }
 
-struct Walk {
+struct Walk<F> {
     chain: Chain,
     frames: u64,
+    see: F,
 }
 
-impl Walk {
+impl<F: FnMut(&Frame) + Send> Walk<F> {
     async fn run(&mut self, reader: &Reader, head: Option<Head>) -> Result<(), LogError> {
-        let log = reader.log;
         let Some(head) = head else { return Ok(()) };
         let mut frames = reader.frames_behind(Position(0));
         let mut newest = None;
         while self.chain.position < head.position {
             for frame in frames.page(head.position).await? {
-                self.chain.check(&frame)?;
-                for (position, record) in positioned(&frame) {
-                    self.chain.count(position, record)?;
-                }
-                self.chain.advance(&frame);
+                self.chain.follow(&frame)?;
                 self.frames += 1;
+                (self.see)(&frame);
                 newest = Some((frame.first(), frame.header.commit));
             }
         }
-        let chain = &self.chain;
-        let named = (head.position, head.hash, head.epoch, head.recorded_at);
-        let found = (chain.position, chain.hash, chain.epoch, chain.recorded_at);
-        if named != found || newest != Some((head.first, head.commit)) {
-            return Err(LogError::corrupt(log, head.position, "the head does not name the last frame"));
-        }
+        self.chain.ends_at(&head, newest)?;
         self.beyond(reader, &head).await
     }
 
@@ -119,12 +126,9 @@ impl Walk {
         let log = reader.log;
         let mut next = Position(1);
         while let Some(frame) = reader.frame_at(next).await? {
-            self.chain.check(&frame)?;
-            for (position, record) in positioned(&frame) {
-                self.chain.count(position, record)?;
-            }
-            self.chain.advance(&frame);
+            self.chain.follow(&frame)?;
             self.frames += 1;
+            (self.see)(&frame);
             next = frame.last().next();
         }
         Err(LogError::corrupt(log, self.chain.position, why))

@@ -51,8 +51,8 @@ impl Place {
     }
 }
 
-/// An open store.
-#[derive(Debug)]
+/// An open store. Clones are the same store.
+#[derive(Clone, Debug)]
 pub(crate) enum Backend {
     Memory(Arc<MemoryStore>),
     #[cfg(feature = "rocksdb")]
@@ -110,6 +110,39 @@ impl Backend {
             Self::RocksDb(store) => Arc::<underpass_store_rocksdb::RocksStore>::clone(store),
             #[cfg(feature = "etcd")]
             Self::Etcd(store) => Arc::<underpass_store_etcd::EtcdStore>::clone(store),
+        }
+    }
+
+    /// Says why this store is not backed up by this program, if it isn't.
+    pub(crate) fn can_back_up(&self) -> Result<(), &'static str> {
+        match self {
+            Self::Memory(_) => Err("the log is in memory: there is nothing that a backup could bring back"),
+            #[cfg(feature = "rocksdb")]
+            Self::RocksDb(_) => Ok(()),
+            #[cfg(feature = "etcd")]
+            Self::Etcd(_) => Err("the log is in etcd, which has backups of its own"),
+        }
+    }
+
+    /// Copies the store into a folder, while it is in use.
+    pub(crate) async fn back_up(&self, to: &Path) -> Result<(), String> {
+        match self {
+            #[cfg(feature = "rocksdb")]
+            Self::RocksDb(store) => store.backup(to).await.map(drop).map_err(|error| {
+                use std::error::Error;
+                let mut text = error.to_string();
+                let mut source = error.source();
+                while let Some(cause) = source {
+                    text = format!("{text}: {cause}");
+                    source = cause.source();
+                }
+                text
+            }),
+            #[allow(unreachable_patterns, reason = "without a backend that can, this is all there is")]
+            _ => {
+                let _ = to;
+                self.can_back_up().map_err(str::to_owned)
+            }
         }
     }
 

@@ -74,6 +74,25 @@ impl Belonging {
     }
 }
 
+/// Refuses a target that belongs to another installation than the source. Nothing is written.
+pub(crate) async fn may_take(from: &Arc<dyn Store>, to: &Arc<dyn Store>) -> Result<(), StartError> {
+    let key =
+        async |store: &Arc<dyn Store>| store.get(&Key::from(LINK_KEY)).await.map_err(StartError::StoreCall);
+    match (key(from).await?, key(to).await?) {
+        (Some(theirs), Some(ours)) if theirs.value != ours.value => Err(StartError::OtherInstallation),
+        _ => Ok(()),
+    }
+}
+
+/// Writes down in `to` which link key the installation of `from` has, if that is known.
+pub(crate) async fn take_over(from: &Arc<dyn Store>, to: &Arc<dyn Store>) -> Result<(), StartError> {
+    let known = from.get(&Key::from(LINK_KEY)).await.map_err(StartError::StoreCall)?;
+    let Some(key) = known.and_then(|entry| <[u8; 32]>::try_from(entry.value.as_ref()).ok()) else {
+        return Ok(());
+    };
+    Belonging::of(Arc::clone(to)).await?.check_key(&key, false).await
+}
+
 async fn log_id(store: &Arc<dyn Store>) -> Result<Option<LogId>, StartError> {
     match read_stored(store, LogName::Control, Position(0), 1).await {
         Ok(events) => Ok(events.first().and_then(|first| match first.decode() {

@@ -313,6 +313,23 @@ impl DataFolder {
         write_new(&self.join("advertised"), format!("{address}\n").as_bytes(), 0o644)
     }
 
+    /// Copies a small file of another data folder into this one, with its mode. One that is not there is passed over.
+    ///
+    /// # Errors
+    /// As [`DataFolder::open`].
+    pub(crate) fn copy_in(&self, from: &Path, name: &str) -> Result<(), DataError> {
+        let source = from.join(name);
+        let read = || -> io::Result<(Zeroizing<Vec<u8>>, u32)> {
+            let mode = std::fs::metadata(&source)?.permissions().mode() & 0o777;
+            Ok((Zeroizing::new(std::fs::read(&source)?), mode))
+        };
+        match read() {
+            Ok((bytes, mode)) => write_new(&self.join(name), &bytes, mode),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(at(&source)(error)),
+        }
+    }
+
     /// Where the log was kept at the last start; RocksDB in folders of releases that knew nothing else.
     ///
     /// # Errors

@@ -202,6 +202,7 @@ fn log_code(error: &underpass_control::OpenError) -> &'static str {
         OpenError::Log { source: LogError::Corrupt { .. }, .. } => "log.bad",
         OpenError::Log { source: LogError::Newer { .. }, .. } => "log.newer",
         OpenError::Log { source: LogError::Foreign { .. }, .. } => "data.foreign",
+        OpenError::Log { source: LogError::HalfCopied { .. }, .. } => "log.half_copied",
         OpenError::Start(error) => error.code(),
         _ => "store.failed",
     }
@@ -218,6 +219,9 @@ fn log_hint(error: &underpass_control::OpenError) -> &'static str {
             "run the release that wrote it, or a newer one"
         }
         OpenError::Log { source: LogError::Foreign { .. }, .. } => "name an empty or new folder with --data",
+        OpenError::Log { source: LogError::HalfCopied { .. }, .. } => {
+            "run the migration again, or empty the store"
+        }
         _ => "check that the data folder is yours and its disk has space, and try again",
     }
 }

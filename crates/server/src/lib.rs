@@ -6,6 +6,7 @@
 mod advertise;
 mod api_server;
 mod backend;
+mod backup;
 mod belonging;
 mod bounded;
 pub mod config;
@@ -14,6 +15,7 @@ mod error;
 mod node;
 mod offline;
 mod system;
+pub mod tools;
 
 use std::path::{Path, PathBuf};
 
@@ -22,6 +24,7 @@ pub use error::StartError;
 pub use node::{Node, Ready, Stopped};
 pub use offline::{Offline, VerifyError};
 pub use system::{SystemClock, SystemRandom};
+pub use underpass_eventlog::{Export, LogError, Progress, Selection, VerifiedExport, verify_export};
 
 /// Where a server answers whoever may read its data folder.
 pub fn control_socket(data: &Path) -> PathBuf {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use underpass_api::{Access, ApiState, InviteLine};
+use underpass_api::{Access, ApiState, Backups, InviteLine};
 use underpass_control::{Caller, Control, ControlError, ControlOptions};
 use underpass_domain::{Clock, NodeId, Random};
 use underpass_gateway::{Gateway, GatewayOptions};
@@ -20,6 +20,7 @@ use underpass_wire::noise::StaticKey;
 use crate::advertise::{advertised, split_host};
 use crate::api_server::{self, invite_line};
 use crate::backend::{Backend, Place};
+use crate::backup::FolderBackups;
 use crate::belonging::Belonging;
 use crate::config::{Config, Enrolment, StoreKind};
 use crate::data::{DataError, DataFolder};
@@ -101,16 +102,7 @@ impl Node {
         let fatal = CancellationToken::new();
         let log = Tasks::new("log", fatal.clone());
         let options = control_options(config, node);
-        let opened = Control::open(backend.store(), options, clock, Arc::clone(&random), &log).await;
-        let control = match opened {
-            Ok(control) => control,
-            Err(error) => {
-                // What it had started by then holds the store, and so the folder.
-                let _ = log.drain(STOP_GRACE).await;
-                backend.close().await;
-                return Err(error.into());
-            }
-        };
+        let control = open_control(&backend, options, clock, Arc::clone(&random), &log).await?;
         let (advertise, advertise_hint) = advertised(config.advertise.as_deref(), clients_address);
 
         let first = match remember_log(&data, config.store, &control) {
@@ -148,17 +140,24 @@ impl Node {
         let ingress = Ingress::new(Arc::clone(&control), Arc::clone(&gateway), config.bind, public.clone());
 
         let draining = CancellationToken::new();
-        let state = || {
+        let state = |backups: Option<Arc<dyn Backups>>| {
             let mut state = ApiState::new(Arc::clone(&control), line.clone(), draining.clone());
             state.gateway = Some(gateway.clone());
             state.advertise = vec![advertise.clone()];
             state.server_key = server_key;
             config.store.name().clone_into(&mut state.store);
+            state.backups = backups;
             Arc::new(state)
         };
+        let backups: Arc<dyn Backups> =
+            Arc::new(FolderBackups { data: data.path().to_owned(), backend: backend.clone() });
         let api = Tasks::new("api", fatal.clone());
-        api_server::serve_tcp(&api, api_listener, underpass_api::router(state(), Access::Keys))?;
-        api_server::serve_socket(&api, socket, underpass_api::router(state(), Access::Operator))?;
+        api_server::serve_tcp(&api, api_listener, underpass_api::router(state(None), Access::Keys))?;
+        api_server::serve_socket(
+            &api,
+            socket,
+            underpass_api::router(state(Some(backups)), Access::Operator),
+        )?;
         if !api_address.ip().is_loopback() {
             tracing::warn!(%api_address, "the API is served without TLS on an address others can reach");
         }
@@ -308,6 +307,25 @@ impl Ground {
                 backend.close().await;
                 Err(error)
             }
+        }
+    }
+}
+
+/// Opens the control plane. If that fails, what it had started by then holds the store, and so the folder: both are
+/// given back.
+async fn open_control(
+    backend: &Backend,
+    options: ControlOptions,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    log: &Tasks,
+) -> Result<Arc<Control>, StartError> {
+    match Control::open(backend.store(), options, clock, random, log).await {
+        Ok(control) => Ok(control),
+        Err(error) => {
+            let _ = log.drain(STOP_GRACE).await;
+            backend.close().await;
+            Err(error.into())
         }
     }
 }

@@ -16,6 +16,7 @@ use underpass_tasks::Tasks;
 use crate::advertise::advertised;
 use crate::api_server::{self, invite_line};
 use crate::backend::{Backend, Place};
+use crate::backup::FolderBackups;
 use crate::data::DataFolder;
 use crate::error::StartError;
 use crate::system::{SystemClock, SystemRandom};
@@ -80,6 +81,8 @@ impl Offline {
         state.advertise = vec![advertise];
         state.server_key = link_key.public();
         place.kind().name().clone_into(&mut state.store);
+        state.backups =
+            Some(Arc::new(FolderBackups { data: data.path().to_owned(), backend: backend.clone() }));
         let api = Tasks::new("api", fatal);
         let serve = || {
             let socket = api_server::bind_socket(&crate::control_socket(data.path()))?;

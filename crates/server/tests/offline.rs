@@ -19,7 +19,7 @@ async fn run_once(data: &Path) {
         ("api.listen", "127.0.0.1:0".to_owned()),
         ("server.data", data.display().to_string()),
     ];
-    let sources = Sources { file: None, environment: Vec::new(), flags };
+    let sources = Sources { flags, ..Sources::default() };
     let config = Loaded::load(&sources).unwrap().config;
     let node = Node::start(&config, Arc::new(SystemClock), Arc::new(SystemRandom)).await.unwrap();
     let stop = CancellationToken::new();

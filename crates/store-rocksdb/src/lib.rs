@@ -37,6 +37,7 @@
 //! room). It goes on only if everything is there that had been acknowledged. Where that is not so, or where what
 //! is stored is damaged, it stays as it is and says so: a person has to look.
 
+mod backup;
 mod folder;
 mod head;
 mod layout;
@@ -49,5 +50,6 @@ mod writer;
 #[cfg(test)]
 mod writer_tests;
 
+pub use backup::BackupError;
 pub use open::{OpenError, RocksOptions};
 pub use store::RocksStore;

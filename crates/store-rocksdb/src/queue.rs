@@ -1,11 +1,14 @@
 //! The way to the writer: what callers ask of it, and the bounded queue in between.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use underpass_store::{Commit, Key, LeaseId, Renewal, Revision, StoreError};
+
+use crate::backup::BackupError;
 
 /// Requests that may wait for the writer. More than a group takes, so that the next group fills while one
 /// is being synced; beyond it callers wait outside.
@@ -32,6 +35,11 @@ pub(crate) enum Request {
     Revoke {
         lease: LeaseId,
         reply: Reply<()>,
+    },
+    /// Copies the store, as it is after what came before, into a new folder.
+    Backup {
+        to: PathBuf,
+        reply: oneshot::Sender<Result<Revision, BackupError>>,
     },
     /// Finishes what came before and releases the folder.
     Close {

@@ -16,6 +16,7 @@ use underpass_store::{
     Revision, StoreError, Watch, WatchableStore,
 };
 
+use crate::backup::BackupError;
 use crate::layout;
 use crate::open::{Database, OpenError, Opened, RocksOptions};
 use crate::queue::{Queue, Reply, Request, Written};
@@ -90,6 +91,24 @@ impl RocksStore {
             // An error means that another close was first, and is done.
             let _ = closed.await;
         }
+    }
+
+    /// Copies the store into a folder that is empty or new, while it is in use: what was acknowledged before is in
+    /// the copy, what is asked for meanwhile waits. On the same file system RocksDB's files are linked, so that this
+    /// takes as long as writing out what is in memory.
+    ///
+    /// The copy is a store of its own, at the revision that is answered. Leases are copied as well and begin anew
+    /// when it is opened.
+    ///
+    /// # Errors
+    /// See [`BackupError`].
+    pub async fn backup(&self, to: &Path) -> Result<Revision, BackupError> {
+        let gone = || BackupError::Store("it is closed".to_owned());
+        let (reply, made) = oneshot::channel();
+        let queue = self.queue.as_ref().ok_or_else(gone)?;
+        let request = Request::Backup { to: to.to_owned(), reply };
+        queue.send("backup", request).await.map_err(|error| BackupError::Store(error.to_string()))?;
+        made.await.unwrap_or_else(|_| Err(gone()))
     }
 
     /// Requests in the queue.

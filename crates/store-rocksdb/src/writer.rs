@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use underpass_store::{BoxError, LeaseId, Leases, Limits, Renewal, Revision, StoreError};
 
+use crate::backup::{self, BackupError};
 use crate::folder::Folder;
 use crate::head::HeadMark;
 use crate::queue::{Queued, Reply, Request, Written};
@@ -110,12 +111,20 @@ impl Writer {
         // Before the requests: a renewal that comes too late must find the lease gone.
         stage.end_due_leases(Instant::now());
         let mut answers = Vec::new();
-        let mut closing = None;
+        let (mut closing, mut backup) = (None, None);
         let mut next = first;
         while let Some(request) = next.take() {
-            if let Request::Close { reply } = request {
-                closing = Some(reply);
-                break;
+            match request {
+                Request::Close { reply } => {
+                    closing = Some(reply);
+                    break;
+                }
+                // What was decided before it must be in it: it ends the group, and is made after the write.
+                Request::Backup { to, reply } => {
+                    backup = Some((to, reply));
+                    break;
+                }
+                _ => {}
             }
             answers.extend(decide(&mut stage, request, &limits));
             if answers.len() < GROUP_REQUESTS_MAX && stage.bytes() < GROUP_BYTES_MAX {
@@ -124,6 +133,14 @@ impl Writer {
         }
         let staged = stage.finish();
         self.write(db, staged, answers);
+        if let Some((to, reply)) = backup {
+            let made = match &self.failed {
+                None => backup::make(db, self.revision, &to).map(|()| self.revision),
+                Some(failure) => Err(BackupError::Store(failure.reason.clone())),
+            };
+            // Who asked may have stopped waiting.
+            let _ = reply.send(made);
+        }
         closing
     }
 
@@ -183,7 +200,7 @@ fn decide(stage: &mut Stage<'_>, request: Request, limits: &Limits) -> Option<An
             stage.end_lease(lease);
             Some(Answer::Revoke { reply })
         }
-        Request::Close { .. } => None,
+        Request::Backup { .. } | Request::Close { .. } => None,
     }
 }
 
@@ -224,6 +241,10 @@ fn refuse(request: Request, reason: &str) -> Option<oneshot::Sender<()>> {
         Request::Grant { reply, .. } => answer(reply, Err(StoreError::unavailable("grant", reason))),
         Request::Renew { reply, .. } => answer(reply, Err(StoreError::unavailable("renew", reason))),
         Request::Revoke { reply, .. } => answer(reply, Err(StoreError::unavailable("revoke", reason))),
+        Request::Backup { reply, .. } => {
+            let _ = reply.send(Err(BackupError::Store(reason.to_owned())));
+            None
+        }
         Request::Close { reply } => return Some(reply),
     };
     None

@@ -1,17 +1,22 @@
 //! The logs themselves: where they end, and whether they are whole.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use poem::http::StatusCode;
-use poem_openapi::param::Path;
-use poem_openapi::types::Example;
-use poem_openapi::{Object, OpenApi};
+use poem::{Body, IntoResponse, Response};
+use poem_openapi::param::{Path, Query};
+use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
+use poem_openapi::types::{Example, Type};
+use poem_openapi::{ApiResponse, Object, OpenApi};
 use tokio::sync::SemaphorePermit;
-use underpass_domain::{LogName, LogPosition};
+use underpass_domain::{LogName, LogPosition, Position};
+use underpass_eventlog::Selection;
 
 use super::events::unreadable;
 use super::{Tag, example};
-use crate::answer::Found;
+use crate::answer::{Found, POSITION_HEADER, position_header};
 use crate::auth::{Ask, Audit};
 use crate::problem::{Problem, ReadFailure};
 use crate::state::ApiState;
@@ -86,6 +91,41 @@ impl Example for LogVerified {
     }
 }
 
+/// The lines of an export.
+pub(crate) struct ExportAnswer {
+    lines: Body,
+    at: LogPosition,
+}
+
+impl IntoResponse for ExportAnswer {
+    fn into_response(self) -> Response {
+        let position = self.at.to_string();
+        Response::builder()
+            .content_type("application/x-ndjson")
+            .header(POSITION_HEADER, position)
+            .body(self.lines)
+    }
+}
+
+impl ApiResponse for ExportAnswer {
+    fn meta() -> MetaResponses {
+        MetaResponses {
+            responses: vec![MetaResponse {
+                description: "The events, one a line.",
+                status: Some(200),
+                status_range: None,
+                content: vec![MetaMediaType {
+                    content_type: "application/x-ndjson",
+                    schema: String::schema_ref(),
+                }],
+                headers: vec![position_header()],
+            }],
+        }
+    }
+
+    fn register(_: &mut Registry) {}
+}
+
 fn path_log(text: &str) -> Result<LogName, Problem> {
     text.parse().map_err(|_| {
         Problem::new(StatusCode::NOT_FOUND, "log.not_found", "there are two logs, `control` and `activity`")
@@ -133,6 +173,47 @@ impl Logs {
             recorded_at: at.to_string(),
         };
         Ok(Found::new(body, position))
+    }
+
+    /// Export a log
+    ///
+    /// JSON lines of CloudEvents 1.0, one event a line, from which the log can be checked and made again bit for bit;
+    /// `docs/format/export-v1.md` describes them. What is appended meanwhile is not part of it. An export that breaks
+    /// off ends without its last line. Scope `audit`.
+    #[oai(path = "/v1/logs/:log/export", method = "get", operation_id = "export_log")]
+    async fn export(
+        &self,
+        ask: Ask<Audit>,
+        /// `control` or `activity`.
+        log: Path<String>,
+        /// Only events after this position.
+        after: Query<Option<u64>>,
+        /// Only events up to and with this position.
+        until: Query<Option<u64>>,
+    ) -> Result<ExportAnswer, ReadFailure> {
+        let log = path_log(&log.0)?;
+        let permit = Arc::clone(&ask.state.replays).try_acquire_owned().map_err(|_| {
+            Problem::later("server.busy", "other requests are reading whole logs", Duration::from_secs(5))
+        })?;
+        let selection = Selection {
+            after: Position(after.0.unwrap_or_default()),
+            until: until.0.map(Position),
+            // Only whole frames can be checked by who gets them.
+            whole_frames: true,
+        };
+        let export = ask.state.control.export(log, selection).await.map_err(|error| unreadable(&error))?;
+        let at = LogPosition { log, position: export.end() };
+        let lines = export.into_stream().map(move |line| {
+            let _while_it_lasts = &permit;
+            match line {
+                Ok(line) => Ok(format!("{line}\n")),
+                Err(error) => {
+                    tracing::error!(%error, "an export breaks off");
+                    Err(std::io::Error::other(error))
+                }
+            }
+        });
+        Ok(ExportAnswer { lines: Body::from_bytes_stream(lines), at })
     }
 
     /// Verify a log

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unused_async, reason = "the macro for routes awaits every handler")]
 
+pub(crate) mod backups;
 pub(crate) mod clients;
 pub(crate) mod codes;
 pub(crate) mod events;

@@ -143,7 +143,7 @@ fn the_codes_of_this_crate_are_listed() {
                 |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
             let groups = [
                 "auth", "scope", "route", "request", "version", "position", "server", "log", "client",
-                "session", "node",
+                "session", "node", "backup",
             ];
             if let Some((group, rest)) = string.split_once('.')
                 && groups.contains(&group)

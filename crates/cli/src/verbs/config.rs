@@ -9,7 +9,7 @@ use crate::output::Output;
 
 pub(super) fn run(verb: &ConfigVerb, output: Output) -> Result<(), CliError> {
     let (ConfigVerb::Check { config } | ConfigVerb::Show { config }) = verb;
-    let loaded = load(&Sources { file: config.clone(), environment: environment(), flags: Vec::new() })?;
+    let loaded = load(&Sources { file: config.clone(), environment: environment(), ..Sources::default() })?;
     match verb {
         ConfigVerb::Check { .. } => output.line(&json!({"ok": true}), "the configuration is good"),
         ConfigVerb::Show { .. } => {

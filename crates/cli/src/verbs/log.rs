@@ -19,6 +19,11 @@ const SNAPSHOT_PAGE: u64 = 500;
 pub(super) async fn run(verb: LogVerb, output: Output) -> Result<(), CliError> {
     match verb {
         LogVerb::Verify { log } => verify(&log, output).await,
+        LogVerb::Export { log, after, until, out } => {
+            super::export::export(&log, after, until, out.as_deref(), output).await
+        }
+        LogVerb::VerifyExport { file } => super::export::verify(&file, output).await,
+        LogVerb::Import { file, to, name } => super::export::import(&file, &to, &name, output).await,
         LogVerb::Tail { log, lines, no_follow } => {
             asking(&log, async |admin| tail(admin, &log, lines, !no_follow, output).await).await
         }

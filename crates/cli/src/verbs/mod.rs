@@ -5,6 +5,7 @@ mod completion;
 mod config;
 mod connect;
 mod demo;
+mod export;
 mod expose;
 mod foreground;
 mod history;
@@ -16,6 +17,7 @@ mod rm;
 mod serve;
 mod share;
 mod status;
+mod store;
 mod up;
 
 use crate::args::Verb;
@@ -40,6 +42,7 @@ pub async fn run(verb: Verb, output: Output) -> Result<(), CliError> {
         Verb::Status(args) => status::run(&args, output).await,
         Verb::History(args) => history::run(&args, output).await,
         Verb::Log { verb } => log::run(verb, output).await,
+        Verb::Store { verb } => store::run(verb, output).await,
         Verb::Config { verb } => config::run(&verb, output),
         Verb::Demo(args) => demo::run(&args, output).await,
         Verb::Completion { shell } => completion::run(shell),

@@ -43,6 +43,7 @@ fn configure(args: &ServeArgs) -> Result<Config, CliError> {
     ];
     let sources = Sources {
         file: args.config.clone(),
+        no_file: false,
         environment: super::config::environment(),
         flags: flags.into_iter().filter_map(|(key, value)| Some((key, value?))).collect(),
     };

@@ -60,6 +60,11 @@ impl ActivityState {
         self.usage.get(&mapping).map(|(usage, _)| *usage).unwrap_or_default()
     }
 
+    /// What passed through each mapping, by its id.
+    pub fn usages(&self) -> impl Iterator<Item = (MappingId, &Usage)> {
+        self.usage.iter().map(|(mapping, (usage, _))| (*mapping, usage))
+    }
+
     /// Failed authentications, the latest last; at most [`AUTH_FAILURES_KEPT_MAX`].
     pub fn auth_failures(&self) -> impl DoubleEndedIterator<Item = &AuthFailure> {
         self.failures.values()

@@ -203,3 +203,32 @@ fn what_is_noted_reads_back_as_it_is() {
     let back: ActivityState = codec::decode_snapshot(&codec::encode_snapshot(&story.state).unwrap()).unwrap();
     assert_eq!(back, story.state);
 }
+
+#[test]
+fn sessions_and_usage_that_changed_are_told() {
+    use crate::{Compare, Entity};
+    let mut story = Story::new();
+    let usage = |number: u8| ActivityCommand::RecordUsage {
+        mapping: MappingId::from_bytes([number; 16]),
+        bytes_in: 1,
+        bytes_out: 2,
+        tunnels: 1,
+        refused: 0,
+    };
+    story.when(Actor::System, &open(1, 1)).unwrap();
+    story.when(Actor::System, &open(2, 2)).unwrap();
+    story.when(Actor::System, &usage(1)).unwrap();
+    story.when(Actor::System, &usage(2)).unwrap();
+    let before = story.state.clone();
+    story.when(Actor::System, &close(2)).unwrap();
+    story.when(Actor::System, &open(3, 3)).unwrap();
+    story.when(Actor::System, &usage(2)).unwrap();
+    let found = before.difference(&story.state, 10);
+    let outline: Vec<_> = found.changes.iter().map(|it| (it.entity, it.id.as_str())).collect();
+    let (two, three, mapping) =
+        (session(2).to_string(), session(3).to_string(), MappingId::from_bytes([2; 16]).to_string());
+    assert_eq!(outline, [(Entity::Session, &*two), (Entity::Session, &*three), (Entity::Mapping, &*mapping)]);
+    assert_eq!((found.added, found.changed, found.removed), (1, 2, 0));
+    assert_eq!(found.changes[0].before.as_ref().unwrap()["closed"], serde_json::Value::Null);
+    assert_eq!(found.changes[2].after.as_ref().unwrap()["bytes_out"], 4);
+}

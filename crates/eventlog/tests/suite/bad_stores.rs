@@ -24,7 +24,7 @@ async fn on_a_store_that_fails_by_chance_nothing_is_lost_or_doubled() {
             let node: Node = loop {
                 match world.open(|options| options.snapshot_every = 10).await {
                     Ok(node) => break node,
-                    Err(OpenError::Unavailable { .. }) => {}
+                    Err(OpenError::Unavailable { .. } | OpenError::Contended { .. }) => {}
                     Err(error) => panic!("seed {seed}: {error}"),
                 }
             };

@@ -4,8 +4,13 @@
 
 mod appending;
 mod bad_stores;
+mod checkpoints;
+mod copying;
+mod exporting;
 mod faults;
 mod frames;
 mod history;
+mod importing;
 mod nodes;
+mod raw;
 mod support;

@@ -21,6 +21,8 @@ const SUGGESTION_DISTANCE_MAX: usize = 4;
 pub struct Sources {
     /// A file that must exist; `None` looks at [`FILES`].
     pub file: Option<PathBuf>,
+    /// No file is looked at.
+    pub no_file: bool,
     /// All variables of the process; others than `UNDERPASS__…` are passed over.
     pub environment: Vec<(String, String)>,
     /// Key, value and the flag that said so.
@@ -181,6 +183,9 @@ fn chosen_file(sources: &Sources, errors: &mut Vec<ConfigError>) -> Option<PathB
         }
         return Some(path.clone());
     }
+    if sources.no_file {
+        return None;
+    }
     FILES.iter().map(PathBuf::from).find(|path| path.is_file())
 }
 
@@ -333,6 +338,7 @@ mod tests {
         .unwrap();
         let loaded = Loaded::load(&Sources {
             file: Some(file),
+            no_file: false,
             environment: vec![
                 ("UNDERPASS__SERVER__LISTEN".into(), "127.0.0.1:2".into()),
                 ("UNDERPASS__SERVER__NAME".into(), "env".into()),

@@ -2,6 +2,7 @@
 
 mod clients;
 mod codes;
+mod difference;
 mod expiry;
 mod invites;
 mod mappings;

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::codec;
+use crate::difference::Compare;
 use crate::meta::{Entity, StreamId};
 
 /// A command out of a small world, so that commands meet each other, and the time before it.
@@ -175,6 +176,32 @@ proptest! {
         }
         prop_assert!(story.state.due(story.now).is_empty());
         check(&story);
+    }
+
+    /// Whoever has the state before and the difference has the state after.
+    #[test]
+    fn a_difference_leads_from_the_one_state_to_the_other(steps in steps(), cut: prop::sample::Index) {
+        let mut story = Story::with_clients(3);
+        let mut states = vec![story.state.clone()];
+        for step in steps {
+            let (actor, command) = (step.actor, step.command(story.now));
+            let _ = story.after(Duration::from_secs(step.seconds)).execute(actor, &command);
+            states.push(story.state.clone());
+        }
+        let everything = |state: &ControlState| -> BTreeMap<(Entity, String), serde_json::Value> {
+            let all = ControlState::default().difference(state, usize::MAX);
+            all.changes.into_iter().map(|it| ((it.entity, it.id), it.after.unwrap())).collect()
+        };
+        let (before, after) = (&states[cut.index(states.len())], &story.state);
+        let mut known = everything(before);
+        for change in before.difference(after, usize::MAX).changes {
+            let key = (change.entity, change.id);
+            prop_assert_eq!(known.remove(&key), change.before);
+            if let Some(after) = change.after {
+                known.insert(key, after);
+            }
+        }
+        prop_assert_eq!(known, everything(after));
     }
 
     #[test]
