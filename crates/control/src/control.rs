@@ -265,6 +265,11 @@ impl Control {
         self.spool.len()
     }
 
+    /// Waits until every fact that was noted is in the log. `false`: not within that time.
+    pub async fn all_written(&self, within: Duration) -> bool {
+        self.spool.emptied(within).await
+    }
+
     /// One attempt to write a fact.
     pub(crate) async fn write_fact(&self, meta: Meta, command: ActivityCommand) -> Result<(), ControlError> {
         self.heard(execute(&self.logs.activity, meta, command).await).map(drop)

@@ -159,8 +159,8 @@ impl Spool {
         }
     }
 
-    /// Waits until everything is written, but not for long. Tells what is not.
-    pub(crate) async fn close(&self) {
+    /// Waits until everything is written. `false`: not within that time.
+    pub(crate) async fn emptied(&self, within: Duration) -> bool {
         let emptied = async {
             loop {
                 let empty = self.empty.notified();
@@ -173,7 +173,12 @@ impl Spool {
                 empty.await;
             }
         };
-        if tokio::time::timeout(CLOSE_WAIT, emptied).await.is_err() {
+        tokio::time::timeout(within, emptied).await.is_ok()
+    }
+
+    /// Waits until everything is written, but not for long. Tells what is not.
+    pub(crate) async fn close(&self) {
+        if !self.emptied(CLOSE_WAIT).await {
             let waiting = self.lock();
             let lost = waiting.facts.len() as u64 + waiting.lost;
             tracing::error!(

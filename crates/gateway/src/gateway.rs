@@ -32,6 +32,9 @@ const LINKS_CLOSE_WAIT: Duration = Duration::from_secs(3);
 /// How long tunnels that were cut off may take to be gone.
 const CUT_WAIT: Duration = Duration::from_secs(2);
 
+/// How long the last usage may take to be written down.
+const WRITTEN_WAIT: Duration = Duration::from_secs(5);
+
 /// The links of one node and the tunnels over them.
 #[derive(Debug)]
 pub struct Gateway {
@@ -206,6 +209,10 @@ impl Gateway {
         }
         shared.tunnels.gather();
         shared.tunnels.usage().flush_now(&shared.control);
+        // Where the store is away, whoever closes the control plane says what is lost.
+        if !shared.control.store_is_away() && !shared.control.all_written(WRITTEN_WAIT).await {
+            tracing::warn!("usage is written down later");
+        }
         cut
     }
 }
