@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,6 +20,8 @@ pub struct Process {
     child: Child,
     lines: Receiver<Value>,
     errors: Arc<Mutex<String>>,
+    /// Reads standard error to its end.
+    reading: Option<JoinHandle<()>>,
     name: String,
 }
 
@@ -68,7 +71,7 @@ fn finish(arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Done
     Done {
         code: output.status.code().unwrap_or(-1),
         lines: json_lines(&String::from_utf8_lossy(&output.stdout)),
-        error: json_lines(&stderr).into_iter().rfind(|line| line["event"] == "error").unwrap_or_default(),
+        error: error_line(&stderr),
         stderr,
     }
 }
@@ -95,6 +98,10 @@ impl Done {
         assert!(self.error["message"].as_str().is_some_and(|text| !text.is_empty()), "{self:?}");
         assert!(self.error["hint"].as_str().is_some_and(|text| !text.is_empty()), "no hint: {self:?}");
     }
+}
+
+fn error_line(stderr: &str) -> Value {
+    json_lines(stderr).into_iter().rfind(|line| line["event"] == "error").unwrap_or_default()
 }
 
 fn json_lines(text: &str) -> Vec<Value> {
@@ -131,13 +138,13 @@ impl Process {
         });
         let errors = Arc::new(Mutex::new(String::new()));
         let (mut stderr, kept) = (child.stderr.take().unwrap(), Arc::clone(&errors));
-        std::thread::spawn(move || {
+        let reading = std::thread::spawn(move || {
             let mut chunk = [0; 4096];
             while let Ok(read @ 1..) = stderr.read(&mut chunk) {
                 kept.lock().unwrap().push_str(&String::from_utf8_lossy(&chunk[..read]));
             }
         });
-        Self { child, lines, errors, name }
+        Self { child, lines, errors, reading: Some(reading), name }
     }
 
     /// The next line that is this event; fails the test when it does not come soon.
@@ -199,6 +206,18 @@ impl Process {
             assert!(now() < deadline, "`{}` does not end: {}", self.name, self.stderr());
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Waits until it ends by itself, and tells how.
+    #[track_caller]
+    pub fn done(mut self) -> Done {
+        let code = self.wait().code().unwrap_or(-1);
+        if let Some(reading) = self.reading.take() {
+            reading.join().unwrap();
+        }
+        let stderr = self.stderr();
+        let error = error_line(&stderr);
+        Done { code, lines: self.lines.try_iter().collect(), error, stderr }
     }
 
     /// Whether it still runs.

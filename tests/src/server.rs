@@ -1,7 +1,10 @@
 //! A server, and clients that have joined it.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
 
 use serde_json::Value;
 use underpass_store_etcd::testkit::{EtcdCluster, EtcdServer};
@@ -23,7 +26,7 @@ pub enum Store {
     EtcdCluster,
 }
 
-/// An etcd, for as long as its server lives.
+/// An etcd, for as long as a server on it lives.
 pub enum Etcd {
     /// One member.
     Single(EtcdServer),
@@ -74,7 +77,7 @@ pub struct Server {
     environment: Vec<(String, String)>,
     folder: tempfile::TempDir,
     _ports: Option<PortRange>,
-    etcd: Option<Etcd>,
+    etcd: Option<Arc<Etcd>>,
 }
 
 /// Public ports that no other test gives out meanwhile: whoever holds the UDP port of the first one has them all.
@@ -116,7 +119,7 @@ impl Server {
                 (format!("UNDERPASS__{}", key.replace('.', "__").to_uppercase()), (*value).to_owned())
             })
             .collect();
-        let etcd = Etcd::of(store);
+        let etcd = Etcd::of(store).map(Arc::new);
         if let Some(etcd) = &etcd {
             let endpoints: Vec<_> = etcd.members().iter().map(EtcdServer::endpoint).collect();
             environment.push(("UNDERPASS__STORE__ETCD__ENDPOINTS".to_owned(), endpoints.join(",")));
@@ -129,6 +132,31 @@ impl Server {
         let (listen, api_address) = (free_address(), free_address());
         let (process, ready) = launch(folder.path(), listen, api_address, store, &environment, &[]);
         Self { process, listen, api_address, ready, store, environment, folder, _ports: ports, etcd }
+    }
+
+    /// Another node of the same installation: a data folder of its own with the same link key, on the same etcd.
+    pub fn another_node(&self) -> Self {
+        self.second(&["UNDERPASS", "link.key"])
+    }
+
+    /// The same node again, on a copy of its data folder, as somebody makes by mistake.
+    pub fn copy(&self) -> Self {
+        self.second(&["."])
+    }
+
+    fn second(&self, files: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        std::fs::DirBuilder::new().mode(0o700).create(&data).unwrap();
+        for file in files {
+            let copy = Command::new("cp").arg("-a").arg(self.data().join(file)).arg(&data).status();
+            assert!(copy.unwrap().success());
+        }
+        let Self { store, environment, etcd, .. } = self;
+        let (listen, api_address) = (free_address(), free_address());
+        let (process, ready) = launch(folder.path(), listen, api_address, *store, environment, &[]);
+        let (environment, etcd) = (environment.clone(), etcd.clone());
+        Self { process, listen, api_address, ready, store: *store, environment, folder, _ports: None, etcd }
     }
 
     /// Its data folder.

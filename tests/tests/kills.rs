@@ -1,4 +1,4 @@
-//! C61: the server is killed in the middle of writes, again and again.
+//! C61: the server, or the etcd under it, is killed in the middle of writes, again and again.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use underpass_tests::api::Api;
 use underpass_tests::bytes::{echo, echoes};
-use underpass_tests::{Server, Store, now, run};
+use underpass_tests::{Server, Store, eventually, now, run};
 
 /// Writers at once.
 const WRITERS: u32 = 4;
@@ -48,9 +48,14 @@ struct Target {
     client: String,
 }
 
-/// Makes, changes and removes mappings one after another until told to stop or until nobody answers.
+/// An answer without an outcome: the store didn't say.
+fn is_away(status: u16, problem: &Value) -> bool {
+    status == 503 && problem["code"] == "store.unavailable"
+}
+
+/// Makes, changes and removes mappings one after another until told to stop or until nobody knows.
 fn write(server: &Target, writer: u32, round: u32, book: &Book, stop: &AtomicBool) -> u32 {
-    let http = reqwest::blocking::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
+    let http = reqwest::blocking::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
     let mut acknowledged = 0;
     for nth in 0.. {
         if stop.load(Ordering::Relaxed) {
@@ -65,6 +70,9 @@ fn write(server: &Target, writer: u32, round: u32, book: &Book, stop: &AtomicBoo
         let body = json!({"name": name, "ingress": "client", "listen_client": server.client, "listen": "127.0.0.1:0",
                           "target_client": server.client, "target": first});
         let Some((status, made)) = ask(&http, server, Method::POST, "/v1/mappings", &body) else { break };
+        if is_away(status, &made) {
+            break;
+        }
         assert_eq!(status, 201, "{made}");
         note(Known::Surely(Some(first.clone())));
         acknowledged += 1;
@@ -73,6 +81,9 @@ fn write(server: &Target, writer: u32, round: u32, book: &Book, stop: &AtomicBoo
         note(Known::Either(Some(first), Some(second.clone())));
         let change = json!({"target": second});
         let Some((status, changed)) = ask(&http, server, Method::PATCH, &path, &change) else { break };
+        if is_away(status, &changed) {
+            break;
+        }
         assert_eq!(status, 200, "{changed}");
         note(Known::Surely(Some(second.clone())));
         acknowledged += 1;
@@ -82,6 +93,9 @@ fn write(server: &Target, writer: u32, round: u32, book: &Book, stop: &AtomicBoo
         }
         note(Known::Either(Some(second), None));
         let Some((status, gone)) = ask(&http, server, Method::DELETE, &path, &Value::Null) else { break };
+        if is_away(status, &gone) {
+            break;
+        }
         assert!((200..300).contains(&status), "{status} {gone}");
         note(Known::Surely(None));
         acknowledged += 1;
@@ -110,8 +124,33 @@ fn there(api: &Api) -> BTreeMap<String, String> {
 
 #[test]
 fn c61_what_was_acknowledged_is_there_after_every_kill() {
-    let kills = 20 * underpass_tests::torture();
-    let mut server = Server::start(Store::RocksDb);
+    outlives(Store::RocksDb, 20, Server::kill, Server::restart);
+}
+
+#[test]
+fn c61_what_was_acknowledged_is_there_after_every_kill_of_a_node_on_etcd() {
+    outlives(Store::Etcd, 6, Server::kill, Server::restart);
+}
+
+#[test]
+fn c61_what_was_acknowledged_is_there_after_every_kill_of_etcd_itself() {
+    let back = |server: &mut Server| {
+        server.etcd().members()[0].restart();
+        // What is written now comes behind everything that may still have been under way.
+        eventually("a change is made", || {
+            match server.api().call(Method::POST, "/v1/invites", Some(&json!({"ttl_s": 1}))) {
+                (201, _) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+    };
+    outlives(Store::Etcd, 4, |server| server.etcd().members()[0].kill(), back);
+}
+
+/// Writes, a `strike` in the midst of them, what brings all `back`; again and again.
+fn outlives(store: Store, rounds: u32, strike: impl Fn(&mut Server), back: impl Fn(&mut Server)) {
+    let kills = rounds * underpass_tests::torture();
+    let mut server = Server::start_with(store, &[("store.etcd.request_timeout_s", "2")]);
     let (laptop, other, scratch) =
         (server.client("laptop"), server.client("other"), server.client("scratch"));
     let target = echo().to_string();
@@ -143,12 +182,12 @@ fn c61_what_was_acknowledged_is_there_after_every_kill() {
                 .collect();
             // Never at the same moment of a write.
             std::thread::sleep(Duration::from_millis(80 + u64::from(round) * 37 % 150));
-            server.kill();
+            strike(&mut server);
             stop.store(true, Ordering::Relaxed);
             writers.into_iter().map(|writer| writer.join().unwrap()).sum()
         });
         acknowledged += done;
-        server.restart();
+        back(&mut server);
 
         let found = there(&server.api());
         assert_eq!(found.get("web"), Some(&target), "round {round}");

@@ -1,5 +1,6 @@
 //! SIGINT, SIGTERM and SIGHUP (the terminal is gone): the first asks for an orderly end, the second ends at once.
 
+use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +18,9 @@ pub fn stop_token() -> Result<CancellationToken, CliError> {
     let mut interrupt = install(SignalKind::interrupt())?;
     let mut terminate = install(SignalKind::terminate())?;
     let mut hangup = install(SignalKind::hangup())?;
+    // A file that may not grow further is an error of its write, as a full disk is, and no reason to die. That the
+    // signal has a handler at all is enough, and a handler stays.
+    drop(install(SignalKind::from_raw(Signal::XFSZ.as_raw()))?);
     let token = CancellationToken::new();
     let first = token.clone();
     #[expect(

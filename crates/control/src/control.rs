@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use underpass_domain::{
     ActivityCommand, ActivityEvent, ActivityState, Actor, Aggregate, ClientId, Clock, CodeId, CommandId,
     ControlCommand, ControlEvent, ControlState, InviteId, KeyId, LogName, MappingId, Meta, NodeId, Position,
-    PublicKey, Random, RandomFailed, SessionId, Timestamp,
+    PublicKey, Random, RandomFailed, SessionId, Subject, Timestamp,
 };
 use underpass_eventlog::head::Head;
 use underpass_eventlog::{Committed, ExecuteError, Export, Log, LogError, LogOptions, Selection, View, keys};
@@ -25,10 +25,16 @@ use crate::error::{ControlError, OpenError};
 use crate::lease::{LeaseLost, NodeLease, Round};
 use crate::options::ControlOptions;
 use crate::presence::{Announcer, Presence, PresenceGuard};
-use crate::{expirer, reaper};
+use crate::spool::{Noted, Spool};
+use crate::{expirer, reaper, spool};
 
 /// How long [`Control::stored_head`] waits: a store that takes longer is as good as away.
 pub const STORED_HEAD_WAIT: Duration = Duration::from_secs(2);
+/// How long a command waits for the log. A store that is there answers within milliseconds, and within two or
+/// three seconds while it elects a leader; who asked should hear before their own patience ends.
+pub const COMMAND_WAIT: Duration = Duration::from_secs(10);
+/// How long the caller of [`Control::record_auth_failure`] waits for the log.
+const FAILURE_WAIT: Duration = Duration::from_secs(2);
 /// The longest reason that is recorded with an authentication failure. Parts of it may come from the peer.
 const REASON_BYTES_MAX: usize = 200;
 
@@ -43,6 +49,7 @@ pub struct Control {
     pub(crate) announcer: Arc<Announcer>,
     logs: Arc<Logs>,
     failures: Mutex<Limiter>,
+    pub(crate) spool: Spool,
     /// When each key was last used since the start. Only known keys are in here, so their number bounds it.
     pub(crate) last_used: Mutex<HashMap<KeyId, Timestamp>>,
     closing: CancellationToken,
@@ -100,6 +107,7 @@ impl Control {
             announcer,
             logs,
             failures: Mutex::new(Limiter::new(Instant::now())),
+            spool: Spool::default(),
             last_used: Mutex::default(),
             closing,
         });
@@ -120,6 +128,13 @@ impl Control {
             version: self.options.version.clone(),
         };
         self.execute(&self.as_node(), start).await?;
+        let (control, closing) = (Arc::clone(self), self.closing.clone());
+        tasks.spawn_essential("spool", |stop| async move {
+            closing.run_until_cancelled(spool::run(&control, &stop)).await;
+            drop(control);
+            stop.cancelled().await;
+            Ok::<_, Infallible>(())
+        });
         let (control, closing) = (Arc::clone(self), self.closing.clone());
         tasks.spawn_essential("expirer", |stop| async move {
             closing.run_until_cancelled(expirer::run(&control, &stop)).await;
@@ -199,25 +214,75 @@ impl Control {
         self.lease.held().is_some()
     }
 
+    /// Whether the store has failed the last time something was to be written. Unlike [`Control::may_write`]
+    /// this changes at once, not when the lease has run out.
+    pub fn store_is_away(&self) -> bool {
+        !self.may_write() || self.lease.is_away()
+    }
+
     /// Executes a command at the head of the control log. When this returns, its events are durable and
-    /// [`Control::state`] shows them.
+    /// [`Control::state`] shows them. It returns within [`COMMAND_WAIT`].
     pub async fn execute(
         &self,
         caller: &Caller,
         command: ControlCommand,
     ) -> Result<Committed<ControlEvent>, ControlError> {
         let meta = self.meta(caller)?;
-        execute(&self.logs.control, meta, command).await
+        self.heard(in_time(execute(&self.logs.control, meta, command)).await)
     }
 
-    /// Executes a command at the head of the activity log.
+    /// Executes a command at the head of the activity log, like [`Control::execute`].
     pub async fn record(
         &self,
         caller: &Caller,
         command: ActivityCommand,
     ) -> Result<Committed<ActivityEvent>, ControlError> {
         let meta = self.meta(caller)?;
-        execute(&self.logs.activity, meta, command).await
+        self.heard(in_time(execute(&self.logs.activity, meta, command)).await)
+    }
+
+    /// Notes what has happened: it goes to the activity log in the order in which it was noted, once, and as
+    /// soon as the store takes it. Facts about the same subject never overtake each other.
+    ///
+    /// Up to [`SPOOL_FACTS_MAX`](crate::SPOOL_FACTS_MAX) facts wait; what has no room is counted, and the
+    /// program's log says how many.
+    pub fn note(&self, caller: &Caller, about: Subject, command: ActivityCommand) -> Noted {
+        let id = match caller.command {
+            Some(command) => Ok(command),
+            None => self.new_command_id(),
+        };
+        match id {
+            Ok(id) => self.spool.note(self.meta_of(caller, id), about, command),
+            Err(error) => {
+                tracing::error!(%error, "a fact is not recorded");
+                Noted::nowhere()
+            }
+        }
+    }
+
+    /// How many facts wait for the log.
+    pub fn noted(&self) -> usize {
+        self.spool.len()
+    }
+
+    /// Waits until every fact that was noted is in the log. `false`: not within that time.
+    pub async fn all_written(&self, within: Duration) -> bool {
+        self.spool.emptied(within).await
+    }
+
+    /// One attempt to write a fact.
+    pub(crate) async fn write_fact(&self, meta: Meta, command: ActivityCommand) -> Result<(), ControlError> {
+        self.heard(execute(&self.logs.activity, meta, command).await).map(drop)
+    }
+
+    /// Keeps in mind whether the store did its part.
+    fn heard<T>(&self, outcome: Result<T, ControlError>) -> Result<T, ControlError> {
+        match &outcome {
+            Ok(_) => self.lease.set_away(false),
+            Err(ControlError::Unavailable { .. }) => self.lease.set_away(true),
+            Err(_) => {}
+        }
+        outcome
     }
 
     /// Records that somebody failed to authenticate, unless that happens too often to be worth an event each
@@ -235,17 +300,25 @@ impl Control {
             reason = format!("{reason} ({unrecorded} more of this address unrecorded)");
         }
         let command = ActivityCommand::RecordAuthFailure { address, identity, reason };
-        self.record(&self.as_node().from_address(address), command).await.map(|_| true)
+        let noted = self.note(&self.as_node().from_address(address), Subject::None, command);
+        if !self.store_is_away() {
+            noted.written(FAILURE_WAIT).await;
+        }
+        Ok(true)
     }
 
-    /// Announces that a client is connected to this node, under the node lease. The session is expired by the
-    /// reaper if it isn't announced within two lease times of its opening, so announce it right after.
-    pub async fn announce(
-        &self,
-        client: ClientId,
-        session: SessionId,
-    ) -> Result<PresenceGuard, ControlError> {
-        self.announcer.announce(&self.lease, client, session).await
+    /// Announces that a client is connected to this node, under the node lease, for as long as the guard lives.
+    /// The session is expired by the reaper if there is no guard of it two lease times after its opening.
+    ///
+    /// This makes the guard only; the announcement is written by [`Control::announce`], and where that fails,
+    /// once the store is back.
+    pub fn connected(&self, client: ClientId, session: SessionId) -> PresenceGuard {
+        self.announcer.connected(client, session)
+    }
+
+    /// Writes an announcement now.
+    pub async fn announce(&self, guard: &PresenceGuard) -> Result<(), ControlError> {
+        self.announcer.announce(&self.lease, guard.session()).await
     }
 
     /// Where a client is connected, if it is.
@@ -260,6 +333,7 @@ impl Control {
             return;
         }
         if self.options.serving {
+            self.spool.close().await;
             let stop = ControlCommand::StopNode { node: self.options.node };
             if let Err(error) = self.execute(&self.as_node(), stop).await {
                 tracing::warn!(%error, "the stop of the node is not recorded");
@@ -317,17 +391,22 @@ impl Control {
         if self.lease.held().is_none() {
             return Err(ControlError::no_lease());
         }
-        Ok(Meta {
-            id: match caller.command {
-                Some(command) => command,
-                None => self.new_command_id()?,
-            },
+        let id = match caller.command {
+            Some(command) => command,
+            None => self.new_command_id()?,
+        };
+        Ok(self.meta_of(caller, id))
+    }
+
+    fn meta_of(&self, caller: &Caller, id: CommandId) -> Meta {
+        Meta {
+            id,
             actor: caller.actor,
             source: caller.source,
             correlation: caller.correlation,
             causation: caller.causation,
             now: self.clock.now(),
-        })
+        }
     }
 }
 
@@ -374,7 +453,11 @@ fn keep_lease(
         let kept = closing.run_until_cancelled(async {
             while lease.pause(&stop).await {
                 match lease.renew().await {
-                    Ok(Round::Renewed) => {}
+                    Ok(Round::Renewed) => {
+                        if let Err(error) = announcer.announce_missing(&lease).await {
+                            tracing::debug!(%error, "not every link could be announced");
+                        }
+                    }
                     Ok(Round::Regained) => {
                         if let Some(logs) = logs.get() {
                             logs.refence(&lease);
@@ -416,6 +499,13 @@ where
         }
         known => Ok(known?),
     }
+}
+
+/// A bound on what callers wait for.
+async fn in_time<T>(asked: impl Future<Output = Result<T, ControlError>>) -> Result<T, ControlError> {
+    tokio::time::timeout(COMMAND_WAIT, asked)
+        .await
+        .unwrap_or_else(|late| Err(ControlError::unavailable(late)))
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -1,5 +1,6 @@
 //! The node lease: who holds it may write.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ pub(crate) struct NodeLease {
     value: Bytes,
     ttl: Duration,
     held: Mutex<Held>,
+    /// Whether the store failed the last time it was asked to write.
+    away: AtomicBool,
 }
 
 /// What became of one round of keeping the lease.
@@ -84,7 +87,7 @@ impl NodeLease {
                 tracing::debug!(%error, "the lease of the earlier run stays until it runs out");
             }
         }
-        Ok(Self { store, key, value, ttl, held: Mutex::new(held) })
+        Ok(Self { store, key, value, ttl, held: Mutex::new(held), away: AtomicBool::new(false) })
     }
 
     /// What is held, while it is.
@@ -117,10 +120,29 @@ impl NodeLease {
     /// Renews the lease, or takes a new one where it is gone. A store that doesn't answer in the time that a
     /// lease lives is as good as away; whatever an abandoned attempt still does, the next one finds out.
     pub(crate) async fn renew(&self) -> Result<Round, LeaseLost> {
-        tokio::time::timeout(self.ttl, self.try_renew()).await.unwrap_or_else(|late| {
+        let renewed = tokio::time::timeout(self.ttl, self.try_renew()).await.unwrap_or_else(|late| {
             let error = StoreError::unavailable("renew", late);
             Err(error.into())
-        })
+        });
+        self.set_away(renewed.is_err());
+        renewed
+    }
+
+    /// Whether the store failed the last time it was asked to write.
+    pub(crate) fn is_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_away(&self, away: bool) {
+        if self.away.swap(away, Ordering::Relaxed) != away {
+            if away {
+                tracing::error!(
+                    "the store is away: tunnels go on, changes are refused, sessions are spooled"
+                );
+            } else {
+                tracing::warn!("the store is back");
+            }
+        }
     }
 
     async fn try_renew(&self) -> Result<Round, LeaseLost> {

@@ -34,6 +34,7 @@ mod options;
 mod presence;
 mod reaper;
 mod secrets;
+mod spool;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 #[cfg(test)]
@@ -43,7 +44,7 @@ mod undo;
 pub use auth_failures::{ADDRESSES_MAX, RECORD_EVERY};
 pub use caller::Caller;
 pub use commands::{Made, NewClient, NewCode, NewMapping};
-pub use control::{Control, STORED_HEAD_WAIT};
+pub use control::{COMMAND_WAIT, Control, STORED_HEAD_WAIT};
 pub use credentials::{AuthFailure, Issued, IssuedKey, Principal};
 pub use error::{BoxError, CODES, ControlError, ErrorClass, OpenError};
 pub use explain::{EXPLAINED_EVENTS_MAX, Explained};
@@ -51,3 +52,4 @@ pub use lease::{LEASE_TTL_DEFAULT, LeaseLost};
 pub use options::{ControlOptions, Enrolment};
 pub use presence::{Presence, PresenceGuard};
 pub use secrets::{InviteSecret, Token, hash_secret};
+pub use spool::{Noted, SPOOL_BYTES_MAX, SPOOL_FACTS_MAX};

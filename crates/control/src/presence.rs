@@ -11,10 +11,14 @@ use underpass_tasks::Tasks;
 
 use crate::commit::commit;
 use crate::error::ControlError;
-use crate::lease::NodeLease;
+use crate::lease::{Held, NodeLease};
 
 /// The prefix of presence keys: `presence/<client id>`.
 const PRESENCE_PREFIX: &str = "presence/";
+
+/// Missing entries that are written in one round: a renewal of the lease must not wait for more. The next round
+/// comes within seconds.
+const MISSING_MAX: usize = 200;
 
 /// Where a client is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,35 +87,57 @@ impl Announcer {
         Self { store, node, tasks, announced: Mutex::new(HashMap::new()) }
     }
 
+    /// Notes a link of this node. Its entry is written by whoever comes first: [`Announcer::announce`], or the
+    /// next renewal of the lease.
+    pub(crate) fn connected(self: &Arc<Self>, client: ClientId, session: SessionId) -> PresenceGuard {
+        self.lock().insert(session, Announced { client, session, revision: None });
+        PresenceGuard { announcer: Arc::clone(self), session }
+    }
+
     /// Writes the entry of a client, over whatever was there: the newest link counts.
-    pub(crate) async fn announce(
-        self: &Arc<Self>,
-        lease: &NodeLease,
-        client: ClientId,
-        session: SessionId,
-    ) -> Result<PresenceGuard, ControlError> {
+    pub(crate) async fn announce(&self, lease: &NodeLease, session: SessionId) -> Result<(), ControlError> {
         let held = lease.held().ok_or_else(ControlError::no_lease)?;
-        let key = presence_key(client);
+        let Some(client) = self.lock().get(&session).map(|it| it.client) else { return Ok(()) };
         let put = Commit::new().guard(lease.key().clone(), Guard::At(held.revision)).put_leased(
-            key,
+            presence_key(client),
             self.value(session)?,
             held.lease,
         );
-        // The guard is there before the entry, so that a caller who gives up halfway leaves none behind.
-        self.lock().insert(session, Announced { client, session, revision: None });
-        let guard = PresenceGuard { announcer: Arc::clone(self), session };
         match commit(&*self.store, &put).await.map_err(ControlError::unavailable)? {
             Outcome::Committed(revision) => {
                 self.written(session, revision);
-                Ok(guard)
+                Ok(())
             }
             Outcome::Conflict(_) => Err(ControlError::no_lease()),
         }
     }
 
+    /// Writes the entries that are missing since the store was away, except of clients that have gone elsewhere
+    /// since.
+    pub(crate) async fn announce_missing(&self, lease: &NodeLease) -> Result<(), StoreError> {
+        let missing: Vec<_> = {
+            let announced = self.lock();
+            let missing = announced.values().filter(|it| it.revision.is_none());
+            missing.take(MISSING_MAX).copied().collect()
+        };
+        for Announced { client, session, .. } in missing {
+            let Some(held) = lease.held() else { return Ok(()) };
+            let key = presence_key(client);
+            let guard = match self.store.get(&key).await? {
+                None => Guard::Absent,
+                // Of an earlier link of the client.
+                Some(entry) if node_of(&entry.value) == Some(self.node) => Guard::At(entry.revision),
+                Some(_) => continue,
+            };
+            self.put_again(lease, held, client, session, guard).await?;
+        }
+        Ok(())
+    }
+
     fn written(&self, session: SessionId, revision: Revision) -> bool {
         let mut announced = self.lock();
-        announced.get_mut(&session).map(|it| it.revision = Some(revision)).is_some()
+        // Of two writes that crossed, the later one stands.
+        announced.get_mut(&session).map(|it| it.revision = it.revision.max(Some(revision))).is_some()
     }
 
     /// Announces all links anew after the lease was lost, except of clients that have gone elsewhere since.
@@ -119,18 +145,30 @@ impl Announcer {
         let Some(held) = lease.held() else { return Ok(()) };
         let links: Vec<_> = self.lock().iter().map(|(session, it)| (*session, it.client)).collect();
         for (session, client) in links {
-            let key = presence_key(client);
-            let Ok(value) = self.value(session) else { continue };
-            let put = Commit::new()
-                .guard(lease.key().clone(), Guard::At(held.revision))
-                .guard(key.clone(), Guard::Absent)
-                .put_leased(key, value, held.lease);
-            if let Outcome::Committed(revision) = commit(&*self.store, &put).await?
-                && !self.written(session, revision)
-            {
-                // The link ended meanwhile, and its guard couldn't know of this entry.
-                self.delete(Announced { client, session, revision: Some(revision) }).await?;
-            }
+            self.put_again(lease, held, client, session, Guard::Absent).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_again(
+        &self,
+        lease: &NodeLease,
+        held: Held,
+        client: ClientId,
+        session: SessionId,
+        guard: Guard,
+    ) -> Result<(), StoreError> {
+        let key = presence_key(client);
+        let Ok(value) = self.value(session) else { return Ok(()) };
+        let put = Commit::new()
+            .guard(lease.key().clone(), Guard::At(held.revision))
+            .guard(key.clone(), guard)
+            .put_leased(key, value, held.lease);
+        if let Outcome::Committed(revision) = commit(&*self.store, &put).await?
+            && !self.written(session, revision)
+        {
+            // The link ended meanwhile, and its guard couldn't know of this entry.
+            self.delete(Announced { client, session, revision: Some(revision) }).await?;
         }
         Ok(())
     }
@@ -182,6 +220,10 @@ impl Announcer {
 
 fn session_of(value: &[u8]) -> Option<SessionId> {
     serde_json::from_slice::<Presence>(value).ok().map(|presence| presence.session)
+}
+
+fn node_of(value: &[u8]) -> Option<NodeId> {
+    serde_json::from_slice::<Presence>(value).ok().map(|presence| presence.node)
 }
 
 fn presence_key(client: ClientId) -> Key {

@@ -5,7 +5,10 @@
 //!
 //! - at the start, what an earlier run of this node left open;
 //! - of this node, what has no link here and has been open for two lease times;
-//! - of another node, what is open while that node's lease is gone.
+//! - of another node, what is open while that node's lease is gone, for two looks in a row: after the store was
+//!   away, every node takes a moment to get its lease again.
+//!
+//! What this node still has to write down is not its business.
 
 use std::collections::{HashMap, HashSet};
 
@@ -24,9 +27,10 @@ pub(crate) fn open_sessions_of(control: &Control, node: NodeId) -> HashSet<Sessi
 
 /// Looks once in each lease time until told to stop.
 pub(crate) async fn run(control: &Control, mut left_open: HashSet<SessionId>, stop: &CancellationToken) {
+    let mut gone = HashSet::new();
     loop {
         if control.may_write() {
-            reap(control, &mut left_open).await;
+            reap(control, &mut left_open, &mut gone).await;
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -35,7 +39,7 @@ pub(crate) async fn run(control: &Control, mut left_open: HashSet<SessionId>, st
     }
 }
 
-async fn reap(control: &Control, left_open: &mut HashSet<SessionId>) {
+async fn reap(control: &Control, left_open: &mut HashSet<SessionId>, gone: &mut HashSet<NodeId>) {
     let now = control.clock.now();
     let patience = control.lease.ttl() * 2;
     let view = control.activity();
@@ -44,7 +48,8 @@ async fn reap(control: &Control, left_open: &mut HashSet<SessionId>) {
     for session in view.state.open_sessions() {
         let orphaned = if session.node == control.node() {
             let unannounced = !control.announcer.has(session.id);
-            left_open.contains(&session.id) || (unannounced && session.opened_at.plus(patience) <= now)
+            let overdue = unannounced && session.opened_at.plus(patience) <= now && control.noted() == 0;
+            left_open.contains(&session.id) || overdue
         } else {
             let known = alive.get(&session.node).copied();
             let alive_now = match known {
@@ -53,12 +58,13 @@ async fn reap(control: &Control, left_open: &mut HashSet<SessionId>) {
                 None => !matches!(control.store.get(&node_key(session.node)).await, Ok(None)),
             };
             alive.insert(session.node, alive_now);
-            !alive_now
+            !alive_now && gone.contains(&session.node)
         };
         if orphaned {
             dead.push(session.id);
         }
     }
+    *gone = alive.into_iter().filter(|(_, alive)| !alive).map(|(node, _)| node).collect();
     for session in dead {
         match control.record(&Caller::system(), ActivityCommand::ExpireSession { session }).await {
             Ok(_) => {

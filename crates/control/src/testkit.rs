@@ -159,7 +159,8 @@ pub async fn scenario(store: Arc<dyn Store>) -> Arc<View<ControlState>> {
     let ssh = one_code_redeemed_once(control, laptop, other).await;
 
     let session = one_session(control, laptop).await;
-    let presence = control.announce(laptop, session).await.expect("announced");
+    let presence = control.connected(laptop, session);
+    control.announce(&presence).await.expect("announced");
     assert_eq!(control.present(laptop).await.map(|it| it.session), Some(session));
     let at_kill = control.state().position;
     // The guard outlives the node: nothing is withdrawn.

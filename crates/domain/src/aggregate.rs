@@ -95,7 +95,7 @@ impl<E> Decision<E> {
 }
 
 /// What the answer to a command is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// Nothing that has an id.
     None,

@@ -106,7 +106,12 @@ impl<A: Aggregate> Appender<A> {
     /// Decides, commits and answers all `requests`. An error is fatal to the log.
     async fn execute(&mut self, requests: &mut Vec<Request<A>>) -> Result<(), LogError> {
         let mut conflicts = 0;
-        while !requests.is_empty() {
+        loop {
+            // Whoever stopped waiting was told that nothing is known to have happened: let nothing happen.
+            requests.retain(|request| !request.answer.is_closed());
+            if requests.is_empty() {
+                return Ok(());
+            }
             if self.courtesy.wait().await {
                 // Somebody may have used the pause: to see it now is cheaper than to lose.
                 self.look().await?;
@@ -129,7 +134,6 @@ impl<A: Aggregate> Appender<A> {
                 }
             }
         }
-        Ok(())
     }
 
     async fn attempt(&mut self, requests: &[Request<A>]) -> Result<Tried<A>, LogError> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use underpass_domain::{LogName, Position};
 use underpass_store::{Commit, Guard, Key, Outcome, Retry, Revision, Store, StoreError};
 
@@ -14,6 +15,8 @@ use crate::options::Fence;
 /// [`FIRST_PAUSE`] doubling, 1.3 s in all. Longer, and commands had better be answered.
 const ATTEMPTS_MAX: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// No attempt begins later than this after the first: a store may take seconds to fail each.
+const SENDING_MAX: Duration = Duration::from_secs(5);
 
 /// What became of a commit.
 #[derive(Debug)]
@@ -98,6 +101,7 @@ pub(crate) async fn deliver(store: &dyn Store, log: LogName, commit: Commit) -> 
     let mut uncertain = false;
     let mut pause = FIRST_PAUSE;
     let mut attempt = 1;
+    let began = Instant::now();
     loop {
         let error = match store.commit(commit.clone()).await {
             Ok(Outcome::Committed(revision)) => return Delivered::Committed(revision),
@@ -105,7 +109,7 @@ pub(crate) async fn deliver(store: &dyn Store, log: LogName, commit: Commit) -> 
             Err(error) => error,
         };
         uncertain |= matches!(error, StoreError::Indeterminate { .. });
-        if error.retry() != Retry::Same || attempt == ATTEMPTS_MAX {
+        if error.retry() != Retry::Same || attempt == ATTEMPTS_MAX || began.elapsed() >= SENDING_MAX {
             return if uncertain { Delivered::Unknown(error) } else { Delivered::Failed(error) };
         }
         tracing::debug!(%log, attempt, %error, "commit is sent again");

@@ -99,7 +99,7 @@ impl<A: Aggregate> Log<A> {
     /// nothing, are decided again. Where the command holds something drawn for it (a new id, the hash of a
     /// new secret), a repeat would differ: use [`execute_as`](Self::execute_as).
     ///
-    /// Dropping the future does not call the command back.
+    /// Dropping the future withdraws the command, unless it is being written already.
     pub async fn execute(
         &self,
         meta: Meta,

@@ -32,6 +32,9 @@ const LINKS_CLOSE_WAIT: Duration = Duration::from_secs(3);
 /// How long tunnels that were cut off may take to be gone.
 const CUT_WAIT: Duration = Duration::from_secs(2);
 
+/// How long the last usage may take to be written down.
+const WRITTEN_WAIT: Duration = Duration::from_secs(5);
+
 /// The links of one node and the tunnels over them.
 #[derive(Debug)]
 pub struct Gateway {
@@ -205,7 +208,11 @@ impl Gateway {
             }
         }
         shared.tunnels.gather();
-        shared.tunnels.usage().flush(&shared.control).await;
+        shared.tunnels.usage().flush_now(&shared.control);
+        // Where the store is away, whoever closes the control plane says what is lost.
+        if !shared.control.store_is_away() && !shared.control.all_written(WRITTEN_WAIT).await {
+            tracing::warn!("usage is written down later");
+        }
         cut
     }
 }
@@ -216,6 +223,6 @@ async fn account(shared: &Arc<Shared>, stop: CancellationToken) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
         shared.tunnels.gather();
-        shared.tunnels.usage().flush(&shared.control).await;
+        shared.tunnels.usage().flush(&shared.control);
     }
 }

@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use underpass_control::{Caller, ControlError, PresenceGuard};
-use underpass_domain::{ActivityCommand, Actor, RandomFailed};
+use underpass_control::{Caller, PresenceGuard};
+use underpass_domain::{ActivityCommand, Actor, RandomFailed, Subject};
 use underpass_pipeline::{Aead, aes_is_fast};
 use underpass_wire::link::{Body, Kick, LinkDecoder, LinkError, Ping, Received, Unsupported, Welcome};
 use underpass_wire::noise::{LinkOpener, LinkSealer, NoiseError};
@@ -39,17 +39,6 @@ const FAREWELL_WAIT: Duration = Duration::from_millis(500);
 /// How often a session looks after its parked channels.
 const LOOK_AFTER_EVERY: Duration = Duration::from_secs(1);
 
-/// Why a session did not begin. The client comes back later.
-#[derive(Debug, thiserror::Error)]
-enum BeginError {
-    #[error("the random source failed")]
-    Random(#[from] RandomFailed),
-    #[error("the session is not recorded")]
-    Control(#[from] ControlError),
-    #[error("the log takes too long")]
-    Late(#[from] tokio::time::error::Elapsed),
-}
-
 /// Runs the session of a client that has proved who it is.
 pub(crate) async fn run(shared: Arc<Shared>, newcomer: Newcomer, stop: &CancellationToken) {
     let (address, client) = (newcomer.address, newcomer.client);
@@ -66,7 +55,7 @@ async fn begin(
     shared: &Arc<Shared>,
     newcomer: Newcomer,
     stop: &CancellationToken,
-) -> Result<Option<()>, BeginError> {
+) -> Result<Option<()>, RandomFailed> {
     let Newcomer { client, hello, address, transport, handshake_hash, wire } = newcomer;
     let now = Instant::now();
     let link = Link::new(NewLink {
@@ -101,23 +90,19 @@ async fn begin(
         address,
         transport: transport.to_owned(),
     };
-    timeout(RECORD_WAIT, shared.control.record(&caller, open)).await??;
-    let announced = async {
+    let noted = shared.control.note(&caller, Subject::Client(client), open);
+    let presence = shared.control.connected(client, link.session);
+    // A known client is served also while the log can't be written: what happened is written down later.
+    if noted.written(record_wait(shared)).await && !link.over.is_cancelled() {
         // Replaced in the meantime, it must not write over what the younger link has announced.
-        if link.over.is_cancelled() {
-            return Ok(None);
+        match timeout(RECORD_WAIT, shared.control.announce(&presence)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%client, error = &error as &dyn std::error::Error, "presence is announced later");
+            }
+            Err(_) => tracing::warn!(%client, "presence is announced later"),
         }
-        shared.control.announce(client, link.session).await.map(Some)
-    };
-    let presence = match timeout(RECORD_WAIT, announced).await {
-        Ok(Ok(presence)) => presence,
-        // The log has the session, and the link works without being found by other nodes.
-        Ok(Err(error)) => {
-            tracing::warn!(%client, error = &error as &dyn std::error::Error, "presence is not announced");
-            None
-        }
-        Err(_) => None,
-    };
+    }
     tracing::info!(%client, session = %link.session, %address, version = hello.version, "link up");
     converse(shared, &link, wire, stop).await;
     end(shared, &link, &caller, presence).await;
@@ -125,26 +110,29 @@ async fn begin(
     Ok(Some(()))
 }
 
+/// How long to wait for the log: not at all while it is known that it can't be written.
+fn record_wait(shared: &Shared) -> Duration {
+    if shared.control.store_is_away() { Duration::ZERO } else { RECORD_WAIT }
+}
+
 /// The last marks of a session in store and log.
-async fn end(shared: &Shared, link: &Link, caller: &Caller, presence: Option<PresenceGuard>) {
+async fn end(shared: &Shared, link: &Link, caller: &Caller, presence: PresenceGuard) {
     let reason = link.goodbye().map(Goodbye::reason).unwrap_or_default();
     tracing::info!(client = %link.client, session = %link.session, reason, "link down");
-    let marks = async {
-        if let Some(presence) = presence
-            && let Err(error) = presence.withdraw().await
-        {
+    let close = ActivityCommand::CloseSession { session: link.session, reason };
+    let noted = shared.control.note(caller, Subject::Client(link.client), close);
+    if shared.control.store_is_away() {
+        // Withdrawn in the background, as well as that goes.
+        drop(presence);
+        return;
+    }
+    let withdrawn = async {
+        if let Err(error) = presence.withdraw().await {
             tracing::debug!(error = &error as &dyn std::error::Error, "presence goes with the lease");
         }
-        let close = ActivityCommand::CloseSession { session: link.session, reason };
-        if let Err(error) = shared.control.record(caller, close).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the end of a session is recorded later"
-            );
-        }
     };
-    // What is not written down in time is found by the reaper.
-    if timeout(RECORD_WAIT, marks).await.is_err() {
+    let (_, written) = tokio::join!(timeout(RECORD_WAIT, withdrawn), noted.written(RECORD_WAIT));
+    if !written {
         tracing::warn!(session = %link.session, "the end of a session is recorded later");
     }
 }

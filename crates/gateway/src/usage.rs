@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use underpass_control::{Caller, Control};
-use underpass_domain::{ActivityCommand, Actor, MappingId};
+use underpass_domain::{ActivityCommand, Actor, MappingId, Subject};
 
 /// Mappings whose counts are kept while the log can't take them. One entry is 48 bytes; a mapping beyond
 /// this many loses its counts, not its tunnels.
@@ -55,26 +55,22 @@ impl Usage {
         std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Writes down what has gathered. What the log can't take now is kept for the next time; what it refuses
-    /// is dropped.
-    pub(crate) async fn flush(&self, control: &Control) {
+    /// Notes what has gathered, for the log. While earlier facts wait for it, counts go on adding up here:
+    /// however long the store is away, a mapping has one record when it is back.
+    pub(crate) fn flush(&self, control: &Control) {
+        if control.noted() > 0 {
+            return;
+        }
+        self.flush_now(control);
+    }
+
+    /// The same, whatever waits: there is no next time.
+    pub(crate) fn flush_now(&self, control: &Control) {
         let caller = Caller::new(Actor::Node(control.node()));
-        let mut gathered = self.take().into_iter();
-        while let Some((mapping, totals)) = gathered.next() {
+        for (mapping, totals) in self.take() {
             let Totals { bytes_in, bytes_out, tunnels, refused } = totals;
             let command = ActivityCommand::RecordUsage { mapping, bytes_in, bytes_out, tunnels, refused };
-            match control.record(&caller, command).await {
-                Ok(_) => {}
-                Err(error) if error.retry_after().is_some() => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "usage is written down later");
-                    self.add(mapping, totals);
-                    gathered.for_each(|(mapping, totals)| self.add(mapping, totals));
-                    return;
-                }
-                Err(error) => {
-                    tracing::warn!(%mapping, error = &error as &dyn std::error::Error, "usage was refused");
-                }
-            }
+            let _ = control.note(&caller, Subject::Mapping(mapping), command);
         }
     }
 }

@@ -62,8 +62,16 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
-    /// Opens the store at this place; those with files keep them in `folder`.
+    /// Opens the store at this place, or begins one; those with files keep them in `folder`.
     pub(crate) async fn open(place: &Place, folder: &Path) -> Result<Self, StartError> {
+        Self::open_or(place, folder, true).await
+    }
+
+    /// The same. With `begin` false, nothing is begun in a cluster that others use, too: where there is no store,
+    /// that is [`StartError::Etcd`] with the code `store.none`.
+    pub(crate) async fn open_or(place: &Place, folder: &Path, begin: bool) -> Result<Self, StartError> {
+        #[cfg(not(feature = "etcd"))]
+        let _ = begin;
         match place {
             Place::Memory => Ok(Self::Memory(Arc::new(MemoryStore::new()))),
             #[cfg(feature = "rocksdb")]
@@ -82,7 +90,8 @@ impl Backend {
             }
             #[cfg(feature = "etcd")]
             Place::Etcd(config) => {
-                let options = etcd::options(config)?;
+                let mut options = etcd::options(config)?;
+                options.begin = begin;
                 let opened = underpass_store_etcd::EtcdStore::open(options).await;
                 Ok(Self::Etcd(Arc::new(opened.map_err(|error| StartError::Etcd(Box::new(error)))?)))
             }

@@ -173,6 +173,7 @@ fn etcd_code(error: &underpass_store_etcd::OpenError) -> &'static str {
         OpenError::Tls { .. } => "store.tls",
         OpenError::Credentials { .. } | OpenError::Denied { .. } => "store.credentials",
         OpenError::Foreign { .. } => "store.foreign",
+        OpenError::Absent { .. } => "store.none",
         OpenError::Newer { .. } => "data.newer",
         _ => "store.failed",
     }
@@ -188,6 +189,7 @@ fn etcd_hint(error: &underpass_store_etcd::OpenError) -> &'static str {
         OpenError::Credentials { .. } => "correct `store.etcd.user` and the file that `password_file` names",
         OpenError::Denied { .. } => "give the user a role that may read and write below `store.etcd.prefix`",
         OpenError::Foreign { .. } => "choose a `store.etcd.prefix` that nobody uses",
+        OpenError::Absent { .. } => "correct `store.etcd.endpoints` and `store.etcd.prefix`",
         OpenError::Newer { .. } => "run the release that wrote it, or a newer one",
         _ => "use a supported release of etcd, and try again",
     }

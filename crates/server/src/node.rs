@@ -278,7 +278,19 @@ impl Ground {
     async fn open(config: &Config, clock: &dyn Clock, random: &dyn Random) -> Result<Self, StartError> {
         let data = DataFolder::open(&config.data, true)?;
         let place = Place::configured(config.store, &config.etcd);
-        let backend = Backend::open(&place, &data.join("store")).await?;
+        // A folder that has served a log finds it, or is told so before anything is begun.
+        let served = if config.store == StoreKind::Memory { None } else { data.served_log()? };
+        let backend = match Backend::open_or(&place, &data.join("store"), served.is_none()).await {
+            Err(error) if error.code() == "store.none" => {
+                let folder = data.path().to_owned();
+                return Err(served.map_or(error, |served| StartError::OtherLog {
+                    folder,
+                    served,
+                    found: None,
+                }));
+            }
+            opened => opened?,
+        };
         let belongs = async {
             let mut belonging = Belonging::of(backend.store()).await?;
             if config.store != StoreKind::Memory {

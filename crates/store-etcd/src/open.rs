@@ -99,6 +99,13 @@ pub enum OpenError {
         prefix: String,
     },
 
+    /// Nothing lies below the prefix, and nothing was to be begun there.
+    #[error("there is no store below `{prefix}/` in etcd")]
+    Absent {
+        /// The prefix.
+        prefix: String,
+    },
+
     /// A newer release has written it.
     #[error(
         "`{prefix}/` in etcd has format {found}, this program knows formats up to {known}: use a newer release"
@@ -131,7 +138,7 @@ pub(crate) async fn open(options: &EtcdOptions) -> Result<(Server, Namespace), O
     if options.credentials.is_some() && options.tls.is_none() {
         tracing::warn!("without TLS, the password for etcd can be read on its way");
     }
-    let opening = Opening { server: &server, namespace: &namespace };
+    let opening = Opening { server: &server, namespace: &namespace, begin: options.begin };
     let version = opening.find().await?;
     opening.check_version(&version)?;
     // A few requests, which an election may hold up one after another.
@@ -144,6 +151,7 @@ pub(crate) async fn open(options: &EtcdOptions) -> Result<(Server, Namespace), O
 struct Opening<'a> {
     server: &'a Server,
     namespace: &'a Namespace,
+    begin: bool,
 }
 
 impl Opening<'_> {
@@ -218,7 +226,7 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// Reads the marker, and sets it where nothing is.
+    /// Reads the marker, and sets it where nothing is and something may begin.
     async fn claim(&self) -> Result<(), OpenError> {
         for outer in self.namespace.outer_markers() {
             // What we may not read is not ours, whatever it is.
@@ -239,6 +247,9 @@ impl Opening<'_> {
             let found = self.read(from, Some(any)).await.map_err(|why| self.failed(why))?;
             if found.kvs().first().is_some_and(|stored| stored.key() != self.namespace.marker()) {
                 return Err(self.foreign());
+            }
+            if !self.begin {
+                return Err(OpenError::Absent { prefix: self.namespace.prefix().to_owned() });
             }
             self.mark().await.map_err(|why| self.failed(why))?;
         }

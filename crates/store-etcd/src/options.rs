@@ -25,6 +25,9 @@ pub struct EtcdOptions {
     pub credentials: Option<Credentials>,
     /// How to speak TLS; `None` speaks plain HTTP/2.
     pub tls: Option<Tls>,
+    /// Whether a store is begun where nothing lies below the prefix. Otherwise that is
+    /// [`OpenError::Absent`](crate::OpenError::Absent), and nothing is written.
+    pub begin: bool,
     /// How long a call may take, attempts and pauses between them included.
     pub request_timeout: Duration,
     /// How long connecting to one member may take, TLS and the password included.
@@ -32,13 +35,14 @@ pub struct EtcdOptions {
 }
 
 impl EtcdOptions {
-    /// The defaults: no password, no TLS, 5 s for a call, 2 s to connect.
+    /// The defaults: no password, no TLS, a store is begun where there is none, 5 s for a call, 2 s to connect.
     pub fn new<E: Into<String>>(endpoints: impl IntoIterator<Item = E>, prefix: impl Into<String>) -> Self {
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             prefix: prefix.into(),
             credentials: None,
             tls: None,
+            begin: true,
             request_timeout: REQUEST_TIMEOUT_DEFAULT,
             connect_timeout: CONNECT_TIMEOUT_DEFAULT,
         }

@@ -169,3 +169,15 @@ async fn a_password_where_none_is_asked_for_is_refused() {
     let error = EtcdStore::open(options).await.unwrap_err();
     assert!(matches!(error, OpenError::Credentials { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn a_store_that_must_be_there_is_not_begun() {
+    let server = blocking(EtcdServer::start).await;
+    let mut options = server.options("p");
+    options.begin = false;
+    let error = EtcdStore::open(options.clone()).await.unwrap_err();
+    assert!(matches!(error, OpenError::Absent { .. }), "{error}");
+    assert_eq!(server.content().await, [], "and nothing is written");
+    EtcdStore::open(server.options("p")).await.unwrap();
+    EtcdStore::open(options).await.unwrap();
+}

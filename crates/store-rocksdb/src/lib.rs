@@ -32,6 +32,10 @@
 //! A write or sync that fails is never tried again: nobody knows which pages it has dropped. The commits of
 //! that group are [`Indeterminate`](underpass_store::StoreError::Indeterminate), every later write is
 //! `Unavailable` until the store is opened anew, and reads go on.
+//!
+//! The store opens itself anew as soon as the disk takes something again (a full disk on which somebody has made
+//! room). It goes on only if everything is there that had been acknowledged. Where that is not so, or where what
+//! is stored is damaged, it stays as it is and says so: a person has to look.
 
 mod backup;
 mod folder;
@@ -39,6 +43,7 @@ mod head;
 mod layout;
 mod open;
 mod queue;
+mod reopen;
 mod stage;
 mod store;
 mod writer;

@@ -97,6 +97,12 @@ pub enum OpenError {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) folder: Folder,
+    pub(crate) database: Database,
+}
+
+/// RocksDB in a folder, and what is read from it at first.
+#[derive(Debug)]
+pub(crate) struct Database {
     pub(crate) db: DB,
     pub(crate) revision: Revision,
     pub(crate) last_lease: i64,
@@ -107,11 +113,19 @@ pub(crate) struct Opened {
 impl Opened {
     pub(crate) fn open(path: &Path, options: RocksOptions) -> Result<Self, OpenError> {
         let mut folder = Folder::take(path)?;
+        let database = Database::open(&mut folder, options)?;
+        Ok(Self { folder, database })
+    }
+}
+
+impl Database {
+    pub(crate) fn open(folder: &mut Folder, options: RocksOptions) -> Result<Self, OpenError> {
+        let path = &folder.path().to_owned();
         let corrupt = |source| OpenError::Corrupt { path: path.to_owned(), source };
         let io = |source| OpenError::Io { path: path.to_owned(), source };
 
         if folder.state() == State::Ready && !options.accept_rollback {
-            inspect(&folder)?;
+            inspect(folder)?;
         }
         let db = DB::open(&database_options(folder.state()), folder.database())
             .map_err(|error| not_opened(path, error))?;
@@ -135,7 +149,7 @@ impl Opened {
         HeadMark::write(path, revision).map_err(io)?;
         let leases = read_leases(&db, Instant::now()).map_err(corrupt)?;
         let head = HeadMark::new(path, revision);
-        Ok(Self { folder, db, revision, last_lease, leases, head })
+        Ok(Self { db, revision, last_lease, leases, head })
     }
 }
 

@@ -18,7 +18,7 @@ use underpass_store::{
 
 use crate::backup::BackupError;
 use crate::layout;
-use crate::open::{OpenError, Opened, RocksOptions};
+use crate::open::{Database, OpenError, Opened, RocksOptions};
 use crate::queue::{Queue, Reply, Request, Written};
 use crate::stage::read_error;
 use crate::writer::{Durable, Writer, synced};
@@ -54,7 +54,8 @@ impl RocksStore {
     }
 
     pub(crate) fn open_with(path: &Path, options: RocksOptions, durable: Durable) -> Result<Self, OpenError> {
-        let Opened { folder, db, revision, last_lease, leases, head } = Opened::open(path, options)?;
+        let Opened { folder, database } = Opened::open(path, options)?;
+        let Database { db, revision, last_lease, leases, head } = database;
         let shared = Arc::new(Shared {
             db: RwLock::new(Some(db)),
             revision: AtomicU64::new(revision.0),
@@ -174,10 +175,21 @@ impl Shared {
     /// Waits for readers and closes RocksDB.
     pub(crate) fn close(&self) {
         self.history.close();
+        self.suspend();
+    }
+
+    /// The same for a while: watchers stay, reads fail until [`Shared::resume`].
+    pub(crate) fn suspend(&self) {
         let db = self.db.write().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(db) = db {
             db.cancel_all_background_work(true);
         }
+    }
+
+    /// Shows RocksDB to readers, at this revision.
+    pub(crate) fn resume(&self, db: DB, revision: Revision) {
+        *self.db.write().unwrap_or_else(PoisonError::into_inner) = Some(db);
+        self.revision.store(revision.0, Ordering::Release);
     }
 
     fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {

@@ -13,6 +13,7 @@ use crate::backup::{self, BackupError};
 use crate::folder::Folder;
 use crate::head::HeadMark;
 use crate::queue::{Queued, Reply, Request, Written};
+use crate::reopen::Failure;
 use crate::stage::{Stage, Staged};
 use crate::store::Shared;
 
@@ -23,7 +24,7 @@ const GROUP_REQUESTS_MAX: usize = 1024;
 /// the wait of its first request.
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Makes a batch durable. Not called again once it has failed.
+/// Makes a batch durable. Not called again on a database on which it has failed.
 pub(crate) type Durable = Box<dyn FnMut(&DB, WriteBatch) -> Result<(), BoxError> + Send>;
 
 /// RocksDB's way: into the log, sync, then visible.
@@ -42,8 +43,8 @@ pub(crate) struct Writer {
     pub(crate) last_lease: i64,
     pub(crate) head: HeadMark,
     pub(crate) durable: Durable,
-    /// Why nothing is written any more.
-    pub(crate) failed: Option<String>,
+    /// Why nothing is written at the moment.
+    pub(crate) failed: Option<Failure>,
 }
 
 /// An answer that waits for the group to be on disk.
@@ -57,7 +58,7 @@ enum Answer {
 /// What woke the writer.
 enum Woken {
     Request(Request),
-    /// A lease or the head mark is due.
+    /// A lease, the head mark or an attempt to open the store anew is due.
     Due,
     /// There is nobody left who could ask.
     Abandoned,
@@ -81,8 +82,11 @@ impl Writer {
     }
 
     fn wait(&self) -> Woken {
-        let lease = if self.failed.is_some() { None } else { self.leases.next_deadline() };
-        let Some(deadline) = [lease, self.head.due()].into_iter().flatten().min() else {
+        let work = match &self.failed {
+            Some(failure) => failure.retry_at,
+            None => self.leases.next_deadline(),
+        };
+        let Some(deadline) = [work, self.head.due()].into_iter().flatten().min() else {
             return self.queue.recv().map_or(Woken::Abandoned, |queued| Woken::Request(queued.request));
         };
         match self.queue.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -95,8 +99,9 @@ impl Writer {
     /// Decides `first` and all that waits behind it, within the bounds of a group, writes it, answers.
     /// Gives the request to close, if that was among them.
     fn group(&mut self, first: Option<Request>) -> Option<oneshot::Sender<()>> {
-        if let Some(reason) = &self.failed {
-            return first.and_then(|request| refuse(request, reason));
+        self.reopen_if_due(Instant::now());
+        if let Some(failure) = &self.failed {
+            return first.and_then(|request| refuse(request, &failure.reason));
         }
         let shared = Arc::clone(&self.shared);
         let open = shared.open();
@@ -131,7 +136,7 @@ impl Writer {
         if let Some((to, reply)) = backup {
             let made = match &self.failed {
                 None => backup::make(db, self.revision, &to).map(|()| self.revision),
-                Some(reason) => Err(BackupError::Store(reason.clone())),
+                Some(failure) => Err(BackupError::Store(failure.reason.clone())),
             };
             // Who asked may have stopped waiting.
             let _ = reply.send(made);
@@ -148,7 +153,7 @@ impl Writer {
             for answer in answers {
                 answer.fail(&reason);
             }
-            self.failed = Some(reason);
+            self.failed = Some(Failure::new(reason, Instant::now()));
             return;
         }
         let now = Instant::now();
@@ -229,7 +234,7 @@ impl Answer {
     }
 }
 
-/// Answers a request to a store that doesn't write any more. Gives back a request to close.
+/// Answers a request to a store that doesn't write at the moment. Gives back a request to close.
 fn refuse(request: Request, reason: &str) -> Option<oneshot::Sender<()>> {
     match request {
         Request::Write { op, reply, .. } => answer(reply, Err(StoreError::unavailable(op, reason))),

@@ -126,6 +126,61 @@ async fn a_failed_sync_poisons_the_store_until_it_is_opened_anew() {
     assert_eq!(store.put(&Key::from("a"), "3".into()).await.unwrap(), Revision(2));
 }
 
+// C67
+#[tokio::test]
+async fn c67_a_store_whose_disk_has_failed_opens_itself_anew_with_all_that_was_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = Arc::new(AtomicBool::new(false));
+    let store = open(folder.path(), failing(Arc::clone(&broken)));
+    store.put(&Key::from("a"), "1".into()).await.unwrap();
+    let lease = store.grant(std::time::Duration::from_mins(1)).await.unwrap();
+    store.put_leased(&Key::from("l"), "x".into(), lease).await.unwrap();
+    let before = store.revision().await.unwrap();
+
+    broken.store(true, Ordering::SeqCst);
+    assert!(store.put(&Key::from("a"), "2".into()).await.is_err());
+    broken.store(false, Ordering::SeqCst);
+    let deadline = std::time::Duration::from_secs(30);
+    let again = tokio::time::timeout(deadline, async {
+        loop {
+            match store.put(&Key::from("a"), "3".into()).await {
+                Ok(revision) => break revision,
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            }
+        }
+    });
+    assert_eq!(again.await.unwrap(), Revision(before.0 + 1));
+    assert_eq!(store.get(&Key::from("a")).await.unwrap().unwrap().value, "3");
+    assert_eq!(store.get(&Key::from("l")).await.unwrap().unwrap().lease, Some(lease));
+    assert!(matches!(store.renew(lease).await, Ok(underpass_store::Renewal::Renewed)));
+    assert!(
+        store.watch(Key::open(), before).await.is_ok(),
+        "nothing happened that watchers could have missed"
+    );
+}
+
+// C67
+#[tokio::test]
+async fn c67_a_write_that_failed_and_did_happen_is_no_secret_to_watchers() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut disk = synced();
+    let mut first = true;
+    // The first write gets to the disk, and the answer doesn't.
+    let durable: Durable = Box::new(move |db, batch| {
+        disk(db, batch)?;
+        if std::mem::take(&mut first) { Err("the answer is lost".into()) } else { Ok(()) }
+    });
+    let store = open(folder.path(), durable);
+    let mut watch = store.watch(Key::open(), Revision(0)).await.unwrap();
+    let create = || Commit::new().guard("a", Guard::Absent).put("a", "x");
+    assert!(matches!(store.commit(create()).await, Err(StoreError::Indeterminate { .. })));
+    let told = tokio::time::timeout(std::time::Duration::from_secs(30), watch.next()).await.unwrap();
+    assert!(matches!(told, Err(StoreError::Compacted { .. })), "{told:?}");
+    let again = store.commit(create()).await.unwrap();
+    assert!(matches!(again, underpass_store::Outcome::Conflict(_)), "{again:?}");
+    assert_eq!(store.revision().await.unwrap(), Revision(1));
+}
+
 #[tokio::test]
 async fn a_conflict_decided_on_a_write_that_fails_is_no_answer() {
     let folder = tempfile::tempdir().unwrap();

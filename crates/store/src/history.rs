@@ -81,6 +81,17 @@ impl History {
         self.ring_bell();
     }
 
+    /// Forgets everything up to `at`, commits included that were never pushed. Watchers that have not come so far
+    /// are told so.
+    pub fn forget(&self, at: Revision) {
+        let mut ring = self.ring();
+        ring.batches.clear();
+        ring.bytes = 0;
+        ring.reaches = ring.reaches.max(at);
+        drop(ring);
+        self.ring_bell();
+    }
+
     /// A watch over what comes after `after`. See [`WatchableStore`](crate::WatchableStore).
     pub fn watch(self: &Arc<Self>, prefix: Key, after: Revision) -> Result<HistoryWatch, StoreError> {
         let ring = self.ring();

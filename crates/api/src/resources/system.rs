@@ -61,7 +61,7 @@ pub(crate) struct Readiness {
     draining: bool,
     /// The node holds its lease and can write.
     may_write: bool,
-    /// The store answers.
+    /// The store answers and takes what is written.
     store_reachable: bool,
     /// The kind of store.
     store: String,
@@ -186,7 +186,7 @@ async fn readiness(state: &ApiState) -> Readiness {
         tokio::join!(control.stored_head(LogName::Control), control.stored_head(LogName::Activity));
     let draining = state.draining.is_cancelled();
     let may_write = control.may_write();
-    let store_reachable = kept.is_ok() && trimmed.is_ok();
+    let store_reachable = kept.is_ok() && trimmed.is_ok() && !control.store_is_away();
     Readiness {
         ready: !draining && may_write && store_reachable,
         draining,

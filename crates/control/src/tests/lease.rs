@@ -12,7 +12,7 @@ use underpass_tasks::{Drained, Tasks};
 
 use crate::lease::node_key;
 use crate::testkit::{NODE, Rig, until};
-use crate::{Caller, Control, ControlOptions, Enrolment, LEASE_TTL_DEFAULT, OpenError};
+use crate::{Caller, Control, ControlOptions, Enrolment, LEASE_TTL_DEFAULT, OpenError, PresenceGuard};
 
 async fn open_session(rig: &Rig, client: ClientId) -> SessionId {
     let session = rig.control.new_session_id().unwrap();
@@ -25,6 +25,12 @@ async fn open_session(rig: &Rig, client: ClientId) -> SessionId {
     };
     rig.control.record(&Caller::system(), open).await.unwrap();
     session
+}
+
+async fn announced(rig: &Rig, client: ClientId, session: SessionId) -> PresenceGuard {
+    let guard = rig.control.connected(client, session);
+    rig.control.announce(&guard).await.unwrap();
+    guard
 }
 
 async fn node(store: &Arc<MemoryStore>, byte: u8, clock: &Arc<ManualClock>) -> Rig {
@@ -40,7 +46,7 @@ async fn c15_presence_of_a_killed_node_is_gone_within_one_lease() {
     let rig = Rig::open(store.clone()).await;
     let client = rig.client(1).await;
     let session = open_session(&rig, client).await;
-    let guard = rig.control.announce(client, session).await.unwrap();
+    let guard = announced(&rig, client, session).await;
     let key = Key::from(format!("presence/{client}"));
     assert!(store.get(&key).await.unwrap().is_some());
 
@@ -60,9 +66,9 @@ async fn presence_goes_with_its_guard_but_never_what_a_later_link_wrote() {
     let clock = Arc::new(ManualClock::default());
     let (one, two) = (node(&store, 1, &clock).await, node(&store, 2, &clock).await);
     let client = one.client(1).await;
-    let first = one.control.announce(client, open_session(&one, client).await).await.unwrap();
+    let first = announced(&one, client, open_session(&one, client).await).await;
     let session = open_session(&two, client).await;
-    let second = two.control.announce(client, session).await.unwrap();
+    let second = announced(&two, client, session).await;
 
     // The late goodbye of node 1.
     drop(first);
@@ -82,7 +88,7 @@ async fn c69_a_node_that_lost_its_lease_stops_writing_and_begins_again_with_a_ne
     let rig = Rig::open(store.clone()).await;
     let client = rig.client(1).await;
     let session = open_session(&rig, client).await;
-    let guard = rig.control.announce(client, session).await.unwrap();
+    let guard = announced(&rig, client, session).await;
     let entry = store.get(&node_key(NODE)).await.unwrap().unwrap();
     store.revoke(entry.lease.unwrap()).await.unwrap();
 
@@ -130,7 +136,7 @@ async fn sessions_that_nobody_closed_are_expired() {
     let (one, two) = (node(&store, 1, &clock).await, node(&store, 2, &clock).await);
     let (here, there, lost) = (one.client(1).await, one.client(2).await, one.client(3).await);
     let kept = open_session(&one, here).await;
-    let guard = one.control.announce(here, kept).await.unwrap();
+    let guard = announced(&one, here, kept).await;
     open_session(&two, there).await;
     // Its link ended, and its end could not be recorded.
     open_session(&one, lost).await;
@@ -168,10 +174,12 @@ async fn an_announcement_that_is_given_up_halfway_leaves_nothing_behind() {
     let client = rig.client(1).await;
     let session = open_session(&rig, client).await;
     for patience in [1, 50, 99, 100, 101, 150, 199, 250] {
-        let announcing = rig.control.announce(client, session);
+        let guard = rig.control.connected(client, session);
+        let announcing = rig.control.announce(&guard);
         if let Ok(done) = tokio::time::timeout(Duration::from_millis(patience), announcing).await {
-            drop(done.unwrap());
+            done.unwrap();
         }
+        drop(guard);
         tokio::time::sleep(Duration::from_secs(2)).await;
         let left = store.get(&Key::from(format!("presence/{client}"))).await.unwrap();
         assert_eq!(left, None, "after {patience} ms");

@@ -4,5 +4,6 @@ mod codes;
 mod credentials;
 mod expiry;
 mod lease;
+mod spool;
 mod story;
 mod undo;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use etcd_client::{Channel, Client, ConnectOptions};
+use etcd_client::{Channel, Client, ConnectOptions, GetOptions};
 use tempfile::TempDir;
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
@@ -106,6 +106,13 @@ impl EtcdServer {
     pub async fn client(&self) -> Client {
         let options = self.options("unused");
         connect(&options, options.credentials.as_ref()).await
+    }
+
+    /// Every key and value in it, whoever wrote them.
+    pub async fn content(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut client = self.client().await;
+        let found = client.get("", Some(GetOptions::new().with_all_keys())).await.expect("all keys");
+        found.kvs().iter().map(|stored| (stored.key().to_vec(), stored.value().to_vec())).collect()
     }
 
     /// Ends every lease, whoever holds it.
