@@ -37,6 +37,7 @@ PAYLOADS = {(int(kind), int(version)): (name, fields) for kind, version, name, *
 33 1 mapping.disabled mapping name:text
 34 1 mapping.removed mapping name:text
 35 1 mapping.expired mapping name:text
+36 1 mapping.restored mapping owner:user? name:text ingress client target:text options code? enabled:bool created_at:time created_by:actor
 40 1 code.issued code owner:user? client lookup:text redeem_hash:digest target:text activate_until:time access_s:u64 options
 41 1 code.redeemed code client mapping
 42 1 code.revoked code
@@ -56,6 +57,7 @@ OPTIONS = ["seal", "max_connections:u32?", "idle_timeout_s:u32?", "expires_at:ti
 # Variants by number: a name and what it holds, which is nothing, one value or fields.
 ENUMS = {
     "seal": (("auto", None), ("on", None), ("off", None)),
+    "actor": (("system", None), ("operator", None), ("node", "node"), ("client", "client"), ("key", "key")),
     "scope": (("admin", None), ("read", None), ("audit", None), ("metrics", None), ("user", "user")),
     "ingress": (("client", ["client", "listen:socket"]), ("port", ["port:u16"])),
 }
@@ -238,6 +240,8 @@ class Payload:
                 return self.take(self.number(8)).decode()
             case "time":
                 return time_text(self.number(8))
+            case "bool":
+                return self.choice(2) == 1
             case "ip":
                 return ip_text(self.take((4, 16)[self.choice(2)]))
             case "socket":
