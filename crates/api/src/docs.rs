@@ -49,43 +49,24 @@ const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style
 img-src 'self' data:; font-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
 frame-ancestors 'none'";
 
-type Api = (
-    Clients,
-    Mappings,
-    Codes,
-    Invites,
-    Keys,
-    Sessions,
-    Nodes,
-    Events,
-    Undo,
-    Explain,
-    Logs,
-    Snapshots,
-    Differences,
-    Backups,
-    System,
-);
+/// All resources: their type, and them.
+macro_rules! resources {
+    ($($resource:ident),* $(,)?) => {
+        type Api = ($($resource,)*);
+
+        fn resources() -> Api {
+            ($($resource,)*)
+        }
+    };
+}
+
+resources! {
+    Clients, Mappings, Codes, Invites, Keys, Sessions, Nodes, Events, Undo, Explain, Logs, Snapshots, Differences,
+    Backups, System,
+}
 
 pub(crate) fn service() -> OpenApiService<Api, ()> {
-    let api = (
-        Clients,
-        Mappings,
-        Codes,
-        Invites,
-        Keys,
-        Sessions,
-        Nodes,
-        Events,
-        Undo,
-        Explain,
-        Logs,
-        Snapshots,
-        Differences,
-        Backups,
-        System,
-    );
-    OpenApiService::new(api, "Underpass", API_VERSION)
+    OpenApiService::new(resources(), "Underpass", API_VERSION)
         .description(DESCRIPTION)
         .license(LicenseObject::new("Apache-2.0 OR MIT"))
         .server("/")
