@@ -69,7 +69,9 @@ class Primitives(unittest.TestCase):
 class Payloads(unittest.TestCase):
     def test_every_fixture_decodes_to_its_json(self):
         files = sorted((ROOT / "fixtures/events").glob("*/v*/*.bin"))
-        self.assertGreaterEqual(len(files), 3 * len(log.PAYLOADS))
+        # `log.created` and `log.trimmed` are in both logs and have one shape.
+        shapes = {(name, version) for (_, version), (name, _) in log.PAYLOADS.items()}
+        self.assertGreaterEqual(len(files), 3 * len(shapes))
         for file in files:
             with self.subTest(file=str(file.relative_to(ROOT))):
                 name, version = file.parts[-3], int(file.parts[-2][1:])
@@ -103,7 +105,7 @@ class Payloads(unittest.TestCase):
 
     def test_the_document_has_the_same_rows(self):
         text = (ROOT / "docs/format/payloads-v1.md").read_text()
-        rows = re.findall(r"^\| (\d+) \| (\d+) \| `([a-z.]+)` \| (.*) \|$", text, re.MULTILINE)
+        rows = re.findall(r"^\| (\d+) \| (\d+) \| `([a-z_.]+)` \| (.*) \|$", text, re.MULTILINE)
         said = {(int(kind), int(version)): (name, re.findall(r"`(\w+)` ([\w?*]+)", fields))
                 for kind, version, name, fields in rows}
         read = {key: (name, [(field.partition(":")[0].rstrip("?*"), field.partition(":")[2] or field)

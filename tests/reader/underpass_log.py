@@ -47,13 +47,23 @@ PAYLOADS = {(int(kind), int(version)): (name, fields) for kind, version, name, *
 52 1 key.expired key
 60 1 node.started node name:text version:text
 61 1 node.stopped node
+70 1 log.trimmed until:u64 hash:digest
 100 1 session.opened session client node address:socket transport:text
 101 1 session.closed session client reason:text
 102 1 session.expired session client
 110 1 usage.recorded mapping bytes_in:u64 bytes_out:u64 tunnels:u64 refused:u64
 120 1 auth.failed address:ip identity:public_key? reason:text
+130 1 carry.started log:uuid
+131 1 session.carried session client node address:socket transport:text opened_at:time closed:session_end?
+132 1 usage.carried mapping bytes_in:u64 bytes_out:u64 tunnels:u64 refused:u64 last_at:time position:u64
+133 1 auth_failure.carried position:u64 at:time address:ip identity:public_key? reason:text
+134 1 carry.finished started:u64
+135 1 log.trimmed until:u64 hash:digest
 """.strip().splitlines())}
-OPTIONS = ["seal", "max_connections:u32?", "idle_timeout_s:u32?", "expires_at:time?"]
+STRUCTS = {
+    "options": ["seal", "max_connections:u32?", "idle_timeout_s:u32?", "expires_at:time?"],
+    "session_end": ["at:time", "position:u64", "reason:text"],
+}
 # Variants by number: a name and what it holds, which is nothing, one value or fields.
 ENUMS = {
     "seal": (("auto", None), ("on", None), ("off", None)),
@@ -228,14 +238,14 @@ class Payload:
         if kind in ENUMS:
             name, holds = ENUMS[kind][self.choice(len(ENUMS[kind]))]
             return {name: self.fields(holds) if isinstance(holds, list) else self.value(holds)} if holds else name
+        if kind in STRUCTS:
+            return self.fields(STRUCTS[kind])
         if kind in INTEGERS:
             return self.number(INTEGERS[kind])
         if kind in FIXED:
             size, text = FIXED[kind]
             return text(self.take(size))
         match kind:
-            case "options":
-                return self.fields(OPTIONS)
             case "text":
                 return self.take(self.number(8)).decode()
             case "time":

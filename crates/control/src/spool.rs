@@ -82,7 +82,12 @@ impl Fact {
             ActivityCommand::OpenSession { transport, .. } => transport.len(),
             ActivityCommand::CloseSession { reason, .. }
             | ActivityCommand::RecordAuthFailure { reason, .. } => reason.len(),
-            ActivityCommand::ExpireSession { .. } | ActivityCommand::RecordUsage { .. } => 0,
+            ActivityCommand::ExpireSession { .. }
+            | ActivityCommand::RecordUsage { .. }
+            | ActivityCommand::StartCarry
+            | ActivityCommand::Carry { .. }
+            | ActivityCommand::FinishCarry
+            | ActivityCommand::NoteTrimmed { .. } => 0,
         };
         size_of::<Self>() + text
     }

@@ -33,7 +33,9 @@ pub mod testing;
 mod text;
 mod time;
 
-pub use activity::{ActivityCommand, ActivityRefusal, ActivityState, AuthFailure, Session, Usage};
+pub use activity::{
+    ActivityCommand, ActivityRefusal, ActivityState, AuthFailure, FinishedCarry, RunningCarry, Session, Usage,
+};
 pub use address::{InvalidAddress, normalise_address};
 pub use aggregate::{Aggregate, Decision, DomainEvent, Subject};
 pub use codec::{DecodeError, EncodeError, PAYLOAD_CODEC};

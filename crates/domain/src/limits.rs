@@ -87,3 +87,11 @@ pub const USAGE_KEPT_MAX: usize = 100_000;
 
 /// Failed authentications remembered.
 pub const AUTH_FAILURES_KEPT_MAX: usize = 1000;
+
+/// Events that one step of a carry makes. With its record each stays under 1 KiB, so a step takes a quarter of
+/// the largest frame at most, and who waits behind it waits for one commit.
+pub const CARRY_BATCH_MAX: usize = 256;
+
+/// Finished carries remembered: a month of daily ones. Who trims by age looks for the newest that is old
+/// enough; older ones than these mean that nobody trims.
+pub const FINISHED_CARRIES_MAX: usize = 32;

@@ -6,15 +6,15 @@ use super::{ActivityCommand as Command, ActivityState};
 use crate::aggregate::{Decision, Subject};
 use crate::events::{ActivityEvent, v1};
 use crate::ids::SessionId;
-use crate::limits::{REASON_BYTES_MAX, WORD_BYTES_MAX};
-use crate::meta::{Actor, Meta};
+use crate::limits::{CARRY_BATCH_MAX, REASON_BYTES_MAX, WORD_BYTES_MAX};
+use crate::meta::{Actor, Meta, Position};
 
 /// Why something was not noted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ActivityRefusal {
     /// Only nodes note what happens on them.
-    #[error("not allowed: clients don't write the activity log")]
+    #[error("not allowed: only nodes write the activity log")]
     Forbidden,
     /// No such session, or it closed so long ago that it is forgotten.
     #[error("there is no session {session}")]
@@ -28,6 +28,29 @@ pub enum ActivityRefusal {
         /// Which.
         session: SessionId,
     },
+    /// Nothing is being carried.
+    #[error("no carry is under way")]
+    CarryNone,
+    /// The carry has not said all.
+    #[error("the carry has not said {left} things yet")]
+    CarryUnfinished {
+        /// How many are left.
+        left: usize,
+    },
+    /// What was deleted is not known from a carry behind it.
+    #[error("no carry behind {until} is finished, so what lies up to there is not to be deleted")]
+    TrimUncarried {
+        /// The last position that should have gone.
+        until: Position,
+    },
+    /// The log was trimmed as far already.
+    #[error("that the log was trimmed up to {until} can't be noted: it was up to {trimmed}")]
+    TrimNoted {
+        /// The last position that should have gone now.
+        until: Position,
+        /// The last one that went.
+        trimmed: Position,
+    },
 }
 
 impl ActivityRefusal {
@@ -37,6 +60,10 @@ impl ActivityRefusal {
             Self::Forbidden => "forbidden",
             Self::SessionUnknown { .. } => "session.not_found",
             Self::SessionExists { .. } => "session.exists",
+            Self::CarryNone => "carry.none",
+            Self::CarryUnfinished { .. } => "carry.unfinished",
+            Self::TrimUncarried { .. } => "trim.uncarried",
+            Self::TrimNoted { .. } => "trim.noted",
         }
     }
 }
@@ -87,7 +114,38 @@ pub(super) fn decide(
         }
         Command::RecordAuthFailure { address, identity, ref reason } => {
             let failed = v1::AuthFailed { address, identity, reason: cut(reason, REASON_BYTES_MAX) };
-            Ok(Decision { events: vec![failed.into()], subject: Subject::None })
+            Ok(Decision::one(Subject::None, failed.into()))
+        }
+        Command::StartCarry | Command::Carry { .. } | Command::FinishCarry | Command::NoteTrimmed { .. }
+            if !matches!(meta.actor, Actor::System | Actor::Node(_)) =>
+        {
+            Err(ActivityRefusal::Forbidden)
+        }
+        Command::StartCarry => Ok(match state.log {
+            Some(log) => Decision::one(Subject::None, v1::CarryStarted { log }.into()),
+            // Before its first event a log amounts to nothing.
+            None => Decision::already(Subject::None),
+        }),
+        Command::Carry { limit } => {
+            let next = state.next_carried(limit.clamp(1, CARRY_BATCH_MAX));
+            Ok(Decision::new(Subject::None, next.ok_or(ActivityRefusal::CarryNone)?))
+        }
+        Command::FinishCarry => {
+            let running = state.running_carry().ok_or(ActivityRefusal::CarryNone)?;
+            if running.left > 0 {
+                return Err(ActivityRefusal::CarryUnfinished { left: running.left });
+            }
+            Ok(Decision::one(Subject::None, v1::CarryFinished { started: running.started }.into()))
+        }
+        Command::NoteTrimmed { until, hash } => {
+            let trimmed = state.trimmed();
+            if until <= trimmed {
+                return Err(ActivityRefusal::TrimNoted { until, trimmed });
+            }
+            if !state.finished_carries().any(|carry| until < carry.started) {
+                return Err(ActivityRefusal::TrimUncarried { until });
+            }
+            Ok(Decision::one(Subject::None, v1::LogTrimmed { until, hash }.into()))
         }
     }
 }

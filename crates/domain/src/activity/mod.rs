@@ -1,5 +1,6 @@
 //! The activity log: sessions, usage totals, failed authentications.
 
+mod carry;
 mod decide;
 mod state;
 #[cfg(test)]
@@ -9,14 +10,15 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+pub use carry::{FinishedCarry, RunningCarry};
 pub use decide::ActivityRefusal;
 pub use state::ActivityState;
 
 use crate::aggregate::{Aggregate, Decision};
 use crate::events::{ActivityEvent, v1};
 use crate::ids::{ClientId, LogId, MappingId, NodeId, SessionId};
-use crate::meta::{EventMeta, LogName, Meta};
-use crate::text::PublicKey;
+use crate::meta::{EventMeta, LogName, Meta, Position};
+use crate::text::{Digest32, PublicKey};
 use crate::time::Timestamp;
 
 /// A request to note something.
@@ -68,6 +70,23 @@ pub enum ActivityCommand {
         identity: Option<PublicKey>,
         /// What was wrong. Cut to [`REASON_BYTES_MAX`](crate::limits::REASON_BYTES_MAX).
         reason: String,
+    },
+    /// Begin to say again all that is remembered. One that runs is given up: the newest counts.
+    StartCarry,
+    /// Say again some of what the running carry has not said yet. No event: it has said all.
+    Carry {
+        /// How much at most; at least one thing, never more than
+        /// [`CARRY_BATCH_MAX`](crate::limits::CARRY_BATCH_MAX).
+        limit: usize,
+    },
+    /// Note that the running carry has said all.
+    FinishCarry,
+    /// Note that what lies before a finished carry was deleted from this log on purpose.
+    NoteTrimmed {
+        /// The last position that went.
+        until: Position,
+        /// The chained hash of the frame that ended there.
+        hash: Digest32,
     },
 }
 

@@ -1,32 +1,55 @@
 //! The fold of the activity log. Everything in it is bounded: the log is where the past is.
 
+use std::net::SocketAddr;
+
 use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
 use serde::{Deserialize, Serialize};
 
+use super::carry::Carries;
 use super::{AuthFailure, Session, Usage};
 use crate::events::ActivityEvent as Event;
-use crate::ids::{ClientId, LogId, MappingId, SessionId};
+use crate::ids::{ClientId, LogId, MappingId, NodeId, SessionId};
 use crate::limits::{
     AUTH_FAILURES_KEPT_MAX, CLOSED_SESSIONS_MAX, CLOSED_SESSIONS_PER_CLIENT_MAX, USAGE_KEPT_MAX,
 };
 use crate::meta::{EventMeta, Position};
 use crate::text::PublicKey;
+use crate::time::Timestamp;
 
 /// What the activity log amounts to. Cloning takes constant time: the maps are persistent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ActivityState {
     pub(super) log: Option<LogId>,
-    open: Map<SessionId, Session>,
-    open_of: Map<ClientId, SessionId>,
+    pub(super) open: Map<SessionId, Session>,
+    pub(super) open_of: Map<ClientId, SessionId>,
     /// By client and the position at which it closed.
-    closed: Map<(ClientId, Position), Session>,
-    closed_order: Map<Position, ClientId>,
+    pub(super) closed: Map<(ClientId, Position), Session>,
+    pub(super) closed_order: Map<Position, ClientId>,
     closed_ids: Map<SessionId, (ClientId, Position)>,
-    usage: Map<MappingId, (Usage, Position)>,
-    usage_order: Set<(Position, MappingId)>,
-    failures: Map<Position, AuthFailure>,
+    pub(super) usage: Map<MappingId, (Usage, Position)>,
+    pub(super) usage_order: Set<(Position, MappingId)>,
+    pub(super) failures: Map<Position, AuthFailure>,
+    pub(super) carries: Carries,
 }
 
+/// How much is remembered.
+pub(super) struct Bounds {
+    pub(super) closed_per_client: usize,
+    pub(super) closed: usize,
+    pub(super) usage: usize,
+    pub(super) failures: usize,
+}
+
+impl Bounds {
+    const RELEASED: Self = Self {
+        closed_per_client: CLOSED_SESSIONS_PER_CLIENT_MAX,
+        closed: CLOSED_SESSIONS_MAX,
+        usage: USAGE_KEPT_MAX,
+        failures: AUTH_FAILURES_KEPT_MAX,
+    };
+}
+
+/// Reading.
 impl ActivityState {
     /// The sessions that are open, by id.
     pub fn open_sessions(&self) -> impl Iterator<Item = &Session> {
@@ -80,8 +103,16 @@ impl ActivityState {
     pub fn auth_failures(&self) -> impl DoubleEndedIterator<Item = &AuthFailure> {
         self.failures.values()
     }
+}
 
+/// Writing.
+impl ActivityState {
     pub(super) fn apply(&mut self, event: &Event, at: &EventMeta) {
+        self.apply_within(event, at, &Bounds::RELEASED);
+    }
+
+    /// With bounds of one's own, so that tests reach them.
+    pub(super) fn apply_within(&mut self, event: &Event, at: &EventMeta, bounds: &Bounds) {
         match event {
             Event::LogCreated(event) => self.log = Some(event.log),
             Event::SessionOpened(event) => {
@@ -94,26 +125,23 @@ impl ActivityState {
                     opened_at: at.recorded_at,
                     closed: None,
                 };
-                self.open_of.insert_mut(event.client, event.session);
-                self.open.insert_mut(event.session, session);
+                self.open_of.remove_mut(&event.client);
+                self.put_open(session);
             }
-            Event::SessionClosed(event) => self.close(event.session, event.reason.clone(), at),
-            Event::SessionExpired(event) => self.close(event.session, "lost with its node".into(), at),
+            Event::SessionClosed(event) => {
+                self.close(event.session, event.client, event.reason.clone(), at, bounds);
+            }
+            Event::SessionExpired(event) => {
+                self.close(event.session, event.client, "lost with its node".into(), at, bounds);
+            }
             Event::UsageRecorded(event) => {
-                let (mut usage, before) = self.usage.get(&event.mapping).copied().unwrap_or_default();
+                let mut usage = self.usage(event.mapping);
                 usage.bytes_in = usage.bytes_in.saturating_add(event.bytes_in);
                 usage.bytes_out = usage.bytes_out.saturating_add(event.bytes_out);
                 usage.tunnels = usage.tunnels.saturating_add(event.tunnels);
                 usage.refused = usage.refused.saturating_add(event.refused);
                 usage.last_at = at.recorded_at;
-                self.usage_order.remove_mut(&(before, event.mapping));
-                self.usage_order.insert_mut((at.position, event.mapping));
-                self.usage.insert_mut(event.mapping, (usage, at.position));
-                while self.usage.size() > USAGE_KEPT_MAX {
-                    let Some((position, mapping)) = self.usage_order.first().copied() else { break };
-                    self.usage_order.remove_mut(&(position, mapping));
-                    self.usage.remove_mut(&mapping);
-                }
+                self.put_usage(event.mapping, usage, at.position, bounds);
             }
             Event::AuthFailed(event) => {
                 let failure = AuthFailure {
@@ -122,39 +150,83 @@ impl ActivityState {
                     identity: event.identity,
                     reason: event.reason.clone(),
                 };
-                self.failures.insert_mut(at.position, failure);
-                while self.failures.size() > AUTH_FAILURES_KEPT_MAX {
-                    let Some(oldest) = self.failures.first().map(|(position, _)| *position) else { break };
-                    self.failures.remove_mut(&oldest);
-                }
+                self.put_failure(failure, at.position, bounds);
             }
+
+            Event::CarryStarted(event) => self.carry_started(event, at),
+            Event::SessionCarried(event) => self.session_carried(event, bounds),
+            Event::UsageCarried(event) => self.usage_carried(event, bounds),
+            Event::AuthFailureCarried(event) => self.auth_failure_carried(event, bounds),
+            Event::CarryFinished(event) => self.carry_finished(event, at),
+            Event::LogTrimmed(event) => self.log_trimmed(event),
         }
     }
 
-    fn close(&mut self, id: SessionId, reason: String, at: &EventMeta) {
-        let Some(mut session) = self.open.get(&id).cloned() else { return };
-        let client = session.client;
+    /// The opening of the session may have been deleted from the log. It counts like any other all the same, so
+    /// that the bounds drop what they drop elsewhere; what is not known of it is zero or empty, until it is
+    /// carried.
+    fn close(&mut self, id: SessionId, client: ClientId, reason: String, at: &EventMeta, bounds: &Bounds) {
+        if self.closed_ids.contains_key(&id) && !self.open.contains_key(&id) {
+            return;
+        }
+        let mut session = self.open.get(&id).cloned().unwrap_or_else(|| Session {
+            id,
+            client,
+            node: NodeId::from_bytes([0; 16]),
+            address: SocketAddr::from(([0; 4], 0)),
+            transport: String::new(),
+            opened_at: Timestamp(0),
+            closed: None,
+        });
+        session.closed = Some((at.recorded_at, reason));
+        self.carries.session_closed(session.client, id, at.position);
+        self.take_open(id);
+        self.put_closed(session, at.position, bounds);
+    }
+
+    /// A client has one open session, the one it got last.
+    pub(super) fn put_open(&mut self, session: Session) {
+        if !self.open_of.contains_key(&session.client) {
+            self.open_of.insert_mut(session.client, session.id);
+        }
+        self.open.insert_mut(session.id, session);
+    }
+
+    fn take_open(&mut self, id: SessionId) {
+        let Some(client) = self.open.get(&id).map(|session| session.client) else { return };
         self.open.remove_mut(&id);
         if self.open_of.get(&client) == Some(&id) {
             self.open_of.remove_mut(&client);
         }
-        session.closed = Some((at.recorded_at, reason));
-        self.closed.insert_mut((client, at.position), session);
-        self.closed_order.insert_mut(at.position, client);
-        self.closed_ids.insert_mut(id, (client, at.position));
-        self.forget_closed(client);
+        self.carries.open_done(client, id);
     }
 
-    fn forget_closed(&mut self, client: ClientId) {
+    /// Takes a session out, open or closed.
+    pub(super) fn take_session(&mut self, id: SessionId) {
+        self.take_open(id);
+        if let Some((client, at)) = self.closed_ids.get(&id).copied() {
+            self.forget(client, at);
+        }
+    }
+
+    pub(super) fn put_closed(&mut self, session: Session, at: Position, bounds: &Bounds) {
+        let client = session.client;
+        self.closed_ids.insert_mut(session.id, (client, at));
+        self.closed.insert_mut((client, at), session);
+        self.closed_order.insert_mut(at, client);
+        self.forget_closed(client, bounds);
+    }
+
+    fn forget_closed(&mut self, client: ClientId, bounds: &Bounds) {
         let of_client = (client, Position(0))..=(client, Position(u64::MAX));
         let count = self.closed.range(of_client.clone()).count();
-        if count > CLOSED_SESSIONS_PER_CLIENT_MAX {
+        if count > bounds.closed_per_client {
             let oldest = self.closed.range(of_client).next().map(|((_, position), _)| *position);
             if let Some(position) = oldest {
                 self.forget(client, position);
             }
         }
-        while self.closed_order.size() > CLOSED_SESSIONS_MAX {
+        while self.closed_order.size() > bounds.closed {
             let Some((position, client)) = self.closed_order.first().map(|(at, client)| (*at, *client))
             else {
                 break;
@@ -164,10 +236,36 @@ impl ActivityState {
     }
 
     fn forget(&mut self, client: ClientId, position: Position) {
-        if let Some(session) = self.closed.get(&(client, position)) {
-            self.closed_ids.remove_mut(&session.id);
+        let id = self.closed.get(&(client, position)).map(|session| session.id);
+        if let Some(id) = id.filter(|id| self.closed_ids.get(id) == Some(&(client, position))) {
+            self.closed_ids.remove_mut(&id);
         }
         self.closed.remove_mut(&(client, position));
         self.closed_order.remove_mut(&position);
+        self.carries.closed_done(position);
+    }
+
+    pub(super) fn put_usage(&mut self, mapping: MappingId, usage: Usage, at: Position, bounds: &Bounds) {
+        if let Some((_, before)) = self.usage.get(&mapping).copied() {
+            self.usage_order.remove_mut(&(before, mapping));
+            self.carries.usage_moved(mapping, before, at);
+        }
+        self.usage_order.insert_mut((at, mapping));
+        self.usage.insert_mut(mapping, (usage, at));
+        while self.usage.size() > bounds.usage {
+            let Some((position, mapping)) = self.usage_order.first().copied() else { break };
+            self.usage_order.remove_mut(&(position, mapping));
+            self.usage.remove_mut(&mapping);
+            self.carries.usage_done(mapping, position);
+        }
+    }
+
+    pub(super) fn put_failure(&mut self, failure: AuthFailure, at: Position, bounds: &Bounds) {
+        self.failures.insert_mut(at, failure);
+        while self.failures.size() > bounds.failures {
+            let Some(oldest) = self.failures.first().map(|(position, _)| *position) else { break };
+            self.failures.remove_mut(&oldest);
+            self.carries.failure_done(oldest);
+        }
     }
 }

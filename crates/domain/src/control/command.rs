@@ -222,6 +222,13 @@ pub enum ControlCommand {
         /// The node.
         node: NodeId,
     },
+    /// Note that what lies before a position was deleted from this log on purpose.
+    NoteTrimmed {
+        /// The last position that went.
+        until: Position,
+        /// The chained hash of the frame that ended there.
+        hash: Digest32,
+    },
     /// Do something only if a thing still is as whoever asks has seen it. A thing that is not there holds
     /// nothing back: the command itself says so.
     OnlyAt {

@@ -157,6 +157,8 @@ pub(super) fn evolve(state: &mut ControlState, event: &Event, at: &EventMeta) {
                 state.put_node(node);
             }
         }
+
+        Event::LogTrimmed(event) => state.trimmed = state.trimmed.max(event.until),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::no_undo::NoUndo;
 use crate::ids::{ClientId, CodeId, InviteId, KeyId, MappingId, NodeId};
-use crate::meta::StreamId;
+use crate::meta::{Position, StreamId};
 use crate::time::Timestamp;
 
 /// Why a command was refused. Nothing happened.
@@ -189,6 +189,14 @@ pub enum Refusal {
         /// Its version.
         current: u64,
     },
+    /// The log was trimmed as far already.
+    #[error("that the log was trimmed up to {until} can't be noted: it was up to {trimmed}")]
+    TrimNoted {
+        /// The last position that should have gone now.
+        until: Position,
+        /// The last one that went.
+        trimmed: Position,
+    },
     /// A command of the past can't be undone.
     #[error(transparent)]
     NoUndo(#[from] NoUndo),
@@ -294,6 +302,7 @@ impl Refusal {
             Self::NodeUnknown { .. } => "node.not_found",
             Self::NotDue => "expiry.not_due",
             Self::VersionMismatch { .. } => "version.mismatch",
+            Self::TrimNoted { .. } => "trim.noted",
             Self::NoUndo(why) => why.code(),
             Self::Quota { quota: Quota::Clients, .. } => "quota.clients",
             Self::Quota { quota: Quota::Mappings, .. } => "quota.mappings",
@@ -334,6 +343,7 @@ impl Refusal {
             | Self::CodeExists
             | Self::KeyExists { .. }
             | Self::NotDue
+            | Self::TrimNoted { .. }
             | Self::NoUndo(_) => RefusalClass::Conflict,
             Self::VersionMismatch { .. } => RefusalClass::Stale,
             Self::Quota { .. } => RefusalClass::Quota,
@@ -388,6 +398,7 @@ impl Refusal {
             | Self::KeyExists { .. }
             | Self::NodeUnknown { .. }
             | Self::NotDue
+            | Self::TrimNoted { .. }
             | Self::Invalid { .. } => return None,
         })
     }

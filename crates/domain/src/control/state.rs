@@ -44,6 +44,7 @@ pub struct ControlState {
     deadlines: Set<(Timestamp, Due)>,
     /// What is used up, in that order.
     closed: Map<Position, Closed>,
+    pub(super) trimmed: Position,
 }
 
 /// What a deadline is of.
@@ -177,6 +178,11 @@ impl ControlState {
     /// The node with this id.
     pub fn node(&self, id: NodeId) -> Option<&Node> {
         self.nodes.get(&id)
+    }
+
+    /// The last position that was noted as deleted from this log on purpose; 0: none was.
+    pub fn trimmed(&self) -> Position {
+        self.trimmed
     }
 
     /// How often something has changed, its beginning included. `None`: it is not there, or has no versions.

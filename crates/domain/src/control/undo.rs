@@ -153,6 +153,7 @@ impl ControlState {
             [Event::NodeStarted(_) | Event::NodeStopped(_)] => {
                 never("the start or stop of a node", "it says what a program did, not what somebody decided")
             }
+            [Event::LogTrimmed(_)] => never("the trimming of the log", "what was deleted does not come back"),
             [Event::LogCreated(_)] => never("the beginning of the log", "everything else rests on it"),
             _ => never("this", "there is no command that compensates it"),
         }

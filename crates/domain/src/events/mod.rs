@@ -228,6 +228,8 @@ events! {
     60 NodeStarted "node.started" node 1: v1::NodeStarted;
     /// A node stopped.
     61 NodeStopped "node.stopped" node 1: v1::NodeStopped;
+    /// What lies before a position was deleted on purpose.
+    70 LogTrimmed "log.trimmed" log 1: v1::LogTrimmed;
 }
 
 events! {
@@ -245,6 +247,18 @@ events! {
     110 UsageRecorded "usage.recorded" mapping 1: v1::UsageRecorded;
     /// Somebody failed to prove who they are.
     120 AuthFailed "auth.failed" log 1: v1::AuthFailed;
+    /// A carry began.
+    130 CarryStarted "carry.started" log 1: v1::CarryStarted;
+    /// A session, said again.
+    131 SessionCarried "session.carried" session 1: v1::SessionCarried;
+    /// What passed through a mapping, said again.
+    132 UsageCarried "usage.carried" mapping 1: v1::UsageCarried;
+    /// A failed authentication, said again.
+    133 AuthFailureCarried "auth_failure.carried" log 1: v1::AuthFailureCarried;
+    /// A carry is whole.
+    134 CarryFinished "carry.finished" log 1: v1::CarryFinished;
+    /// What lies before a position was deleted on purpose.
+    135 LogTrimmed "log.trimmed" log 1: v1::LogTrimmed;
 }
 
 /// Every kind of event in every version, by log, number and version.

@@ -80,6 +80,25 @@ sentences! {
         let identity = event.identity.map(|key| format!(" with key {key}")).unwrap_or_default();
         format!("authentication from {}{identity} failed: {}", event.address, event.reason)
     };
+    CarryStarted(event) => format!("what log {} amounts to is said again from here on", event.log);
+    SessionCarried(event) => {
+        let closed = event.closed.as_ref().map(|end| format!(", closed at {}: {}", end.at, end.reason));
+        format!(
+            "carried: {} linked to {} from {} over {} at {}{}",
+            event.client, event.node, event.address, event.transport, event.opened_at,
+            closed.unwrap_or_default(),
+        )
+    };
+    UsageCarried(event) => format!(
+        "carried: {}: {} bytes in, {} bytes out, {} tunnels, {} refused, until {}",
+        event.mapping, event.bytes_in, event.bytes_out, event.tunnels, event.refused, event.last_at,
+    );
+    AuthFailureCarried(event) => {
+        let identity = event.identity.map(|key| format!(" with key {key}")).unwrap_or_default();
+        format!("carried: authentication from {}{identity} failed at {}: {}", event.address, event.at, event.reason)
+    };
+    CarryFinished(event) => format!("the carry that began at {} is whole", event.started);
+    LogTrimmed(event) => format!("everything up to {} was deleted, its last hash is {}", event.until, event.hash);
 }
 
 fn way_in(ingress: &v1::Ingress) -> String {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::ids::{ClientId, CodeId, InviteId, KeyId, LogId, MappingId, NodeId, SessionId, UserId};
+use crate::meta::Position;
 use crate::random::Random;
 use crate::testing::SeededRandom;
 use crate::text::{Digest32, PublicKey};
@@ -94,7 +95,8 @@ fn samples(v: Values) -> Vec<AnyEvent> {
     let session = SessionId::from_bytes(v.bytes(6));
     let node = NodeId::from_bytes(v.bytes(7));
     let key = KeyId::from_bytes(v.bytes(8));
-    let log = v1::LogCreated { log: LogId(v.bytes(10)) };
+    let log_id = LogId(v.bytes(10));
+    let log = v1::LogCreated { log: log_id };
     let hash = Digest32(v.bytes(11));
     let public_key = PublicKey(v.bytes(12));
 
@@ -181,6 +183,7 @@ fn samples(v: Values) -> Vec<AnyEvent> {
         v1::KeyExpired { key }.into(),
         v1::NodeStarted { node, name: v.text(), version: v.text() }.into(),
         v1::NodeStopped { node }.into(),
+        v1::LogTrimmed { until: Position(v.number()), hash }.into(),
     ];
     let activity: Vec<ActivityEvent> = vec![
         log.into(),
@@ -196,6 +199,41 @@ fn samples(v: Values) -> Vec<AnyEvent> {
         }
         .into(),
         v1::AuthFailed { address: v.socket().ip(), identity: v.maybe(public_key), reason: v.text() }.into(),
+        v1::CarryStarted { log: log_id }.into(),
+        v1::SessionCarried {
+            session,
+            client,
+            node,
+            address: v.socket(),
+            transport: v.text(),
+            opened_at: v.time(),
+            closed: v.maybe(v1::SessionEnd {
+                at: v.time(),
+                position: Position(v.number()),
+                reason: v.text(),
+            }),
+        }
+        .into(),
+        v1::UsageCarried {
+            mapping,
+            bytes_in: v.number(),
+            bytes_out: v.number(),
+            tunnels: v.number(),
+            refused: v.number(),
+            last_at: v.time(),
+            position: Position(v.number()),
+        }
+        .into(),
+        v1::AuthFailureCarried {
+            position: Position(v.number()),
+            at: v.time(),
+            address: v.socket().ip(),
+            identity: v.maybe(public_key),
+            reason: v.text(),
+        }
+        .into(),
+        v1::CarryFinished { started: Position(v.number()) }.into(),
+        v1::LogTrimmed { until: Position(v.number()), hash }.into(),
     ];
     control.into_iter().map(AnyEvent::Control).chain(activity.into_iter().map(AnyEvent::Activity)).collect()
 }
@@ -411,7 +449,7 @@ fn events_belong_to_the_stream_of_their_entity() {
             let noun = event.name().split('.').next().unwrap();
             let expected = match noun {
                 "usage" => "mapping",
-                "auth" => "log",
+                "auth" | "auth_failure" | "carry" => "log",
                 noun => noun,
             };
             assert_eq!(stream.entity.as_str(), expected);

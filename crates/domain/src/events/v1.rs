@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClientId, CodeId, InviteId, KeyId, LogId, MappingId, NodeId, SessionId, UserId};
+use crate::meta::Position;
 use crate::text::{Digest32, PublicKey};
 use crate::time::Timestamp;
 
@@ -413,5 +414,86 @@ payloads! {
         identity: Option<PublicKey>,
         /// What was wrong.
         reason: String,
+    }
+
+    /// A carry began: a block of events that repeats what this log amounts to, so that what lies before it can
+    /// be done without.
+    CarryStarted {
+        /// The id of the log, for whoever reads from here on.
+        log: LogId,
+    }
+
+    /// How a session ended.
+    SessionEnd {
+        /// When.
+        at: Timestamp,
+        /// The position of the event that says so.
+        position: Position,
+        /// Why.
+        reason: String,
+    }
+
+    /// What is known of a session, said again.
+    SessionCarried {
+        /// The session.
+        session: SessionId,
+        /// The client.
+        client: ClientId,
+        /// The node it is linked to.
+        node: NodeId,
+        /// The address it comes from, as the node sees it.
+        address: SocketAddr,
+        /// The transport of the link.
+        transport: String,
+        /// Since when.
+        opened_at: Timestamp,
+        /// How it ended. Absent: it is open.
+        closed: Option<SessionEnd>,
+    }
+
+    /// What passed through a mapping so far, said again: totals.
+    UsageCarried {
+        /// The mapping.
+        mapping: MappingId,
+        /// Bytes from callers to the target.
+        bytes_in: u64,
+        /// Bytes from the target to callers.
+        bytes_out: u64,
+        /// Tunnels that ended.
+        tunnels: u64,
+        /// Callers that were refused.
+        refused: u64,
+        /// When something passed last.
+        last_at: Timestamp,
+        /// The position of the event that says so.
+        position: Position,
+    }
+
+    /// A failed authentication, said again.
+    AuthFailureCarried {
+        /// The position of the event that said so first.
+        position: Position,
+        /// When it was.
+        at: Timestamp,
+        /// From which address.
+        address: IpAddr,
+        /// With which key, when it came so far.
+        identity: Option<PublicKey>,
+        /// What was wrong.
+        reason: String,
+    }
+
+    /// A carry is whole: what this log amounts to is known from its beginning on.
+    CarryFinished {
+        /// The position of its `carry.started`.
+        started: Position,
+    }
+
+    /// The frames of this log up to a position were deleted on purpose.
+    LogTrimmed {
+        /// The last position that went.
+        until: Position,
+        /// The chained hash of the frame that ended there.
+        hash: Digest32,
     }
 }

@@ -100,6 +100,7 @@ pub(super) fn decide(state: &ControlState, meta: &Meta, command: &Command) -> Re
 
         Command::StartNode { node, name, version } => Case::start_node(*node, name, version),
         Command::StopNode { node } => case.stop_node(*node),
+        Command::NoteTrimmed { until, hash } => case.note_trimmed(*until, *hash),
 
         Command::OnlyAt { of, versions, command } => {
             case.check_version(*of, versions)?;
