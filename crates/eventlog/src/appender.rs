@@ -14,7 +14,7 @@ use crate::answered::Answered;
 use crate::batch::{Answered1, Batch, Committed, Request, Table, Verdict, Writing};
 use crate::commit::{self, Sent};
 use crate::error::{ExecuteError, LogError, shared_error};
-use crate::fold::Fold;
+use crate::fold::{AboutLog, Fold, about_log, positioned};
 use crate::frame::{CommitId, Frame};
 use crate::recorded;
 use crate::replay::View;
@@ -232,6 +232,12 @@ impl<A: Aggregate> Appender<A> {
         self.fold.state = state;
         self.fold.chain.streams.extend(streams);
         self.fold.chain.advance(&frame);
+        for (position, record) in positioned(&frame) {
+            if let Some(AboutLog::Carried { from }) = about_log(A::LOG, frame.header.codec, position, record)?
+            {
+                self.fold.chain.carried(from);
+            }
+        }
         self.answered.note(&frame);
         self.publish(revision);
         Ok(())

@@ -10,9 +10,9 @@ use underpass_domain::{
 };
 
 use crate::answered::{Answer, Answered, CommandKey};
-use crate::codes;
+use crate::codes::{self, Tagged};
 use crate::error::{ExecuteError, SharedError, shared_error};
-use crate::fold::{Fold, Streams};
+use crate::fold::{Fold, StreamAt, Streams, is_about_log};
 use crate::frame::{CommitId, FRAME_EVENTS_MAX, FrameBuilder, FrameError, FrameHeader};
 use crate::head::Head;
 use crate::record::{Asked, Content, Record};
@@ -161,7 +161,10 @@ impl<A: Aggregate> Table<'_, A> {
                 let Meta { actor, source, .. } = request.meta;
                 let stream_version = record.stream_version;
                 state.evolve(event, &EventMeta { position, recorded_at, actor, source, stream_version });
-                streams.insert(codes::from_stream(record.stream), record.stream_version);
+                streams.insert(
+                    codes::from_stream(record.stream),
+                    StreamAt { version: record.stream_version, last: position },
+                );
                 frame.push(record);
             }
             seen.insert(key, index);
@@ -172,6 +175,10 @@ impl<A: Aggregate> Table<'_, A> {
                 subject,
                 repeated: false,
             })));
+            if records.iter().any(|record| is_about_log(A::LOG, record)) {
+                // It may change which streams are known: what follows is decided after that.
+                break;
+            }
         }
 
         if frame.is_empty() {
@@ -191,14 +198,14 @@ impl<A: Aggregate> Table<'_, A> {
         events: &[A::Event],
         streams: &Streams,
     ) -> Result<Vec<Record>, SharedError> {
-        let mut versions = Streams::new();
+        let mut versions: HashMap<Tagged, u64> = HashMap::new();
         let mut records = Vec::with_capacity(events.len());
         for event in events {
             let stream = event.stream();
             let key = codes::from_stream(stream);
             let version = versions.entry(key).or_insert_with(|| {
                 let decided = streams.get(&key).or_else(|| self.fold.chain.streams.get(&key));
-                decided.copied().unwrap_or_default()
+                decided.map_or(0, |at| at.version)
             });
             *version += 1;
             let payload = event.encode().map_err(shared_error)?;

@@ -58,6 +58,9 @@ pub struct Copied {
 /// to go on: `Log::open`, replay and `verify` answer `HalfCopied`. (What fits one commit needs none.) The last
 /// commit writes the head and takes the marker away.
 ///
+/// Of a trimmed log what is left is copied, and where it begins; with its archive at hand (see
+/// [`Archived`](crate::Archived)), all of it.
+///
 /// If the source grows meanwhile, the copy ends where the source ended at the start. Snapshots aren't copied:
 /// the target makes its own. Memory holds one page of frames and one commit, and the version of each stream.
 ///
@@ -71,8 +74,9 @@ pub async fn copy(
 ) -> Result<Copied, CopyError> {
     let reader = Reader::new(Arc::clone(from), log);
     let head = reader.present_head().await.map_err(CopyError::Source)?;
-    let mut pages = reader.frames_behind(Position(0));
-    let mut chain = Chain::new(log);
+    let tail = reader.beginning().await.map_err(CopyError::Source)?;
+    let mut chain = Chain::behind(log, tail.as_ref());
+    let mut pages = reader.frames_behind(chain.position);
     let mut newest = None;
     let mut landing: Option<Landing> = None;
     let mut frames = 0;
@@ -84,8 +88,11 @@ pub async fn copy(
             let landing = if let Some(landing) = &mut landing {
                 landing
             } else {
-                let id = fold::log_id(&frame).map_err(CopyError::Source)?;
-                landing.insert(Landing::open(to, log, id, stop).await?)
+                let id = match &tail {
+                    Some(tail) => tail.id,
+                    None => fold::log_id(&frame).map_err(CopyError::Source)?,
+                };
+                landing.insert(Landing::open(to, log, id, tail, stop).await?)
             };
             landing.take(&frame, bytes).await?;
         }

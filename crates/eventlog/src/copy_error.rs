@@ -49,6 +49,20 @@ pub enum CopyError {
         position: Position,
     },
 
+    /// The log to copy was trimmed further than the target reaches. Nothing was written: empty the target, or copy
+    /// with the archive at hand.
+    #[error(
+        "the {log} log to copy begins at {first}, the target's ends at {there}: what is between is missing"
+    )]
+    Gap {
+        /// Which log.
+        log: LogName,
+        /// Where the log to copy begins.
+        first: Position,
+        /// Where the target's ends.
+        there: Position,
+    },
+
     /// A frame is larger than what the target takes at once.
     #[error(
         "the frame at position {position} of the {log} log has {bytes} bytes, and the target takes {max}"
@@ -97,6 +111,7 @@ impl CopyError {
             Self::OtherLog { .. } => "copy.other_log",
             Self::Ahead { .. } => "copy.ahead",
             Self::Differs { .. } => "copy.differs",
+            Self::Gap { .. } => "copy.gap",
             Self::TooLarge { .. } => "copy.too_large",
             Self::Contended { .. } => "copy.contended",
             Self::Unavailable(_) | Self::Indeterminate(_) => "store.unavailable",

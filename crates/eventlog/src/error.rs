@@ -84,6 +84,15 @@ pub enum LogError {
         head: Position,
     },
 
+    /// What is asked for was cut off on purpose, and no archive that holds it is at hand.
+    #[error("the {log} log was trimmed: it begins at {first} now")]
+    Trimmed {
+        /// Which log.
+        log: LogName,
+        /// The first position that is left.
+        first: Position,
+    },
+
     /// The log has been closed, and everything up to its end was given.
     #[error("the {log} log is closed")]
     Closed {
@@ -136,6 +145,7 @@ impl LogError {
             Self::HalfCopied { .. } => "log.half_copied",
             Self::Absent { .. } => "log.absent",
             Self::Ahead { .. } => "log.ahead",
+            Self::Trimmed { .. } => "log.trimmed",
             Self::Closed { .. } => "log.closed",
         }
     }
@@ -212,6 +222,17 @@ pub enum OpenError {
         log: LogName,
     },
 
+    /// The read model can't be made: events it needs were cut off and archived, and the archive is not at hand.
+    #[error(
+        "the {log} log was trimmed and begins at {first}; what came before is needed, and the archive lacks it"
+    )]
+    Trimmed {
+        /// Which log.
+        log: LogName,
+        /// The first position that is left.
+        first: Position,
+    },
+
     /// Other nodes kept changing the log for as long as this one tried to follow. Try again.
     #[error("the {log} log changes faster than it can be read")]
     Contended {
@@ -249,6 +270,7 @@ impl OpenError {
             Self::Newer { .. } => "log.newer",
             Self::Foreign { .. } => "log.foreign",
             Self::HalfCopied { .. } => "log.half_copied",
+            Self::Trimmed { .. } => "log.trimmed",
             Self::Contended { .. } => "store.contended",
             Self::Random { .. } => "random.failed",
             Self::Invalid { .. } => "log.invalid",
@@ -264,6 +286,7 @@ impl From<LogError> for OpenError {
             LogError::Newer { log, position, why } => Self::Newer { log, position, why },
             LogError::Foreign { log } => Self::Foreign { log },
             LogError::HalfCopied { log } => Self::HalfCopied { log },
+            LogError::Trimmed { log, first } => Self::Trimmed { log, first },
             LogError::Absent { log } | LogError::Ahead { log, .. } | LogError::Closed { log } => {
                 Self::Contended { log }
             }

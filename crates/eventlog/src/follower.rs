@@ -44,7 +44,9 @@ impl Follower {
             let head = *self.changes.borrow_and_update();
             if head > self.after {
                 let events = recorded::read(&self.reader, self.after, PAGE_EVENTS, head).await?;
-                if events.first().map(|event| event.position) != Some(self.after.next()) {
+                // After 0 is after whatever was trimmed.
+                let first = events.first().map(|event| event.position);
+                if first.is_none() || (first != Some(self.after.next()) && self.after.0 > 0) {
                     return Err(LogError::corrupt(
                         self.reader.log,
                         self.after.next(),

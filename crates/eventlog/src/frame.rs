@@ -147,6 +147,15 @@ impl Frame {
         Ok(Self { header, records, hash, bytes: length })
     }
 
+    /// How many bytes the frame says it takes that `bytes` begins with; more may follow.
+    pub(crate) fn stored_length(bytes: &[u8]) -> Result<usize, FrameError> {
+        if bytes.len() < HEADER_BYTES {
+            return Err(FrameError::Length);
+        }
+        let length = (&bytes[LENGTH_AT..]).get_u32_le() as usize;
+        if length > FRAME_BYTES_MAX { Err(FrameError::TooLong) } else { Ok(length) }
+    }
+
     /// Position of the first record.
     pub fn first(&self) -> Position {
         self.header.first

@@ -100,7 +100,7 @@ pub async fn import(
                 return Err(ImportError::OtherName { log, found: frame.header.log });
             }
             let Some(start) = rebuild.start() else { return Err(nothing()) };
-            landing.insert(Landing::open(to, log, start.log_id, stop).await?)
+            landing.insert(Landing::open(to, log, start.log_id, None, stop).await?)
         };
         landing.take(&frame, bytes).await?;
         newest = Some(Head::of(&frame));

@@ -10,6 +10,11 @@ pub fn head(log: LogName) -> Key {
     Key::from(format!("log/{log}/h"))
 }
 
+/// `log/<name>/t`: the tail, where the log was trimmed.
+pub fn tail(log: LogName) -> Key {
+    Key::from(format!("log/{log}/t"))
+}
+
 /// `log/<name>/copying`: there while a copy into this store has begun and not ended.
 pub fn copying(log: LogName) -> Key {
     Key::from(format!("log/{log}/copying"))

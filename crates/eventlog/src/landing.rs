@@ -16,13 +16,14 @@ use crate::head::Head;
 use crate::keys;
 use crate::marker::Marker;
 use crate::options::frame_bytes_max;
-use crate::reader::{MISSING, Reader};
+use crate::reader::Reader;
+use crate::tail::Tail;
 
 /// What a frame costs in a commit beside its bytes: its key as name and, twice, as guard, and what a store
 /// counts for a write and a guard.
 const FRAME_EXTRA_BYTES: usize = 256;
-/// Writes and guards of a commit that are not frames: the head and the marker.
-const OPS_EXTRA: usize = 2;
+/// Writes and guards of a commit that are not frames: the head, the marker and the tail.
+const OPS_EXTRA: usize = 3;
 /// How often an entry is read again that is older than a commit has just been told.
 const STALE_READS_MAX: u32 = 5;
 
@@ -35,6 +36,8 @@ pub(crate) struct Landing {
     stop: CancellationToken,
     /// What was there at the beginning.
     found: Reached,
+    /// Where the target's log is to begin; `None` once that is written, or if it has its first event.
+    tail: Option<Tail>,
     /// What is there now.
     reached: Reached,
     marker: Option<Revision>,
@@ -60,6 +63,7 @@ impl Landing {
         store: &Arc<dyn Store>,
         log: LogName,
         id: LogId,
+        tail: Option<Tail>,
         stop: &CancellationToken,
     ) -> Result<Self, CopyError> {
         let reader = Reader::new(Arc::clone(store), log);
@@ -79,10 +83,19 @@ impl Landing {
             }
             (None, None) => (Reached { position: Position(0), hash: Digest32([0; 32]) }, None),
         };
+        let empty = found.position == Position(0);
+        let found = match &tail {
+            Some(tail) if empty => Reached { position: tail.until, hash: tail.hash },
+            Some(tail) if found.position < tail.until => {
+                let (first, there) = (tail.until.next(), found.position);
+                return Err(CopyError::Gap { log, first, there });
+            }
+            _ => found,
+        };
         if let Some(there) = there.filter(|there| *there != id) {
             return Err(CopyError::OtherLog { log, id, there });
         }
-        if found.position > Position(0) {
+        if !empty {
             let frame = reader.frame_at(found.position).await.map_err(CopyError::Target)?;
             if frame.is_none_or(|frame| frame.last() != found.position || frame.hash != found.hash) {
                 let why = "the last frame is not the one that is named";
@@ -94,6 +107,7 @@ impl Landing {
             id,
             stop: stop.clone(),
             found,
+            tail: tail.filter(|_| empty),
             reached: found,
             marker: marker.map(|(_, revision)| revision),
             head: head.map(|(_, revision)| revision),
@@ -186,6 +200,9 @@ impl Landing {
         let mut commit = Commit::new()
             .guard(keys::copying(log), guard(self.marker))
             .guard(keys::head(log), guard(self.head));
+        if let Some(tail) = self.tail.take() {
+            commit = commit.guard(keys::tail(log), Guard::Absent).put(keys::tail(log), tail.encode());
+        }
         for (first, bytes) in self.waiting.drain(..) {
             let key = keys::frame(log, first);
             commit = commit.guard(key.clone(), Guard::Absent).put(key, bytes);
@@ -259,9 +276,8 @@ async fn marker(reader: &Reader) -> Result<Option<(Marker, Revision)>, LogError>
 
 /// The id of the log that a store holds.
 pub(crate) async fn stored_id(reader: &Reader) -> Result<LogId, LogError> {
-    let first = Position(1);
-    match reader.frame_at(first).await? {
-        Some(frame) => fold::log_id(&frame),
-        None => Err(LogError::corrupt(reader.log, first, MISSING)),
+    match reader.tail().await? {
+        Some(tail) => Ok(tail.id),
+        None => fold::log_id(&reader.present_frame(Position(1)).await?),
     }
 }

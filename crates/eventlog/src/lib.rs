@@ -11,6 +11,7 @@
 //! | [`verify`], [`read_stored`], [`replay_stored`] | the same for a log that is not open |
 //! | [`copy`] | a log into another store |
 //! | [`Checkpoint`], [`CheckpointBook`], [`verify_with`] | what a log was, signed, and whether it still is |
+//! | [`Archive`], [`archive()`], [`trim`], [`Archived`] | old frames in files instead of the store |
 //! | [`Export`], [`import`], [`verify_export`] | a log as text that others can read, and back |
 //!
 //! # How an append goes
@@ -27,6 +28,8 @@
 
 mod answered;
 mod appender;
+mod archive;
+mod archived;
 mod batch;
 mod checkpoint;
 mod checkpoint_book;
@@ -53,15 +56,20 @@ mod rebuild;
 pub mod record;
 mod recorded;
 mod replay;
+mod segment;
 mod shared;
 mod snapshot;
 mod snapshotter;
 mod strict;
+pub mod tail;
+mod trim;
 mod verify;
 mod verify_export;
 mod verify_with;
 
 pub use answered::{REMEMBERED_FOR, REMEMBERED_POSITIONS};
+pub use archive::{Archive, ArchiveError, Archives, SEGMENT_BYTES};
+pub use archived::Archived;
 pub use batch::Committed;
 pub use checkpoint::{
     CHECKPOINT_FORMAT, Checkpoint, CheckpointKey, CheckpointKeyError, CheckpointPublicKey,
@@ -81,6 +89,8 @@ pub use options::{
 };
 pub use recorded::{READ_EVENTS_MAX, Recorded, read_stored};
 pub use replay::{AsOf, View, replay_stored};
+pub use segment::SegmentError;
+pub use trim::{ArchivedFrames, Cut, TrimError, TrimmedFrames, archive, cut_before, trim};
 pub use verify::{Verified, verify};
 pub use verify_export::{VerifiedExport, verify_export};
 pub use verify_with::verify_with;

@@ -10,6 +10,7 @@ use crate::error::LogError;
 use crate::frame::{FRAME_EVENTS_MAX, Frame, FrameError};
 use crate::head::Head;
 use crate::keys;
+use crate::tail::Tail;
 
 /// Frames in the first page of a sequential read: 2 MiB if all are as large as batches get, which
 /// every backend can answer at once.
@@ -46,6 +47,51 @@ impl Reader {
                 let why = format!("the head can't be read: {error}");
                 Err(LogError::corrupt(log, Position(0), why))
             }
+        }
+    }
+
+    /// Where the log was trimmed, if it ever was.
+    pub(crate) async fn tail(&self) -> Result<Option<Tail>, LogError> {
+        let log = self.log;
+        let entry = self.store.get(&keys::tail(log)).await;
+        let Some(entry) = entry.map_err(|error| LogError::store(log, error))? else {
+            return Ok(None);
+        };
+        match Tail::decode(&entry.value) {
+            Ok(tail) if tail.log == log => Ok(Some(tail)),
+            Ok(_) | Err(FrameError::Foreign) => Err(LogError::Foreign { log }),
+            Err(error @ FrameError::Newer(_)) => Err(LogError::frame(log, Position(0), error)),
+            Err(error) => {
+                let why = format!("the entry that says where the log was trimmed can't be read: {error}");
+                Err(LogError::corrupt(log, Position(0), why))
+            }
+        }
+    }
+
+    /// What is missing where the log can be read first: nothing, if its first frame is there (in the store or
+    /// in an archive), else all up to the tail.
+    pub(crate) async fn beginning(&self) -> Result<Option<Tail>, LogError> {
+        let Some(tail) = self.tail().await? else { return Ok(None) };
+        let end = keys::frame(self.log, Position(2));
+        Ok(if self.scan(Position(0), &end, 1).await?.is_empty() { Some(tail) } else { None })
+    }
+
+    /// Why there is no frame at `position`, where one ought to be.
+    async fn missing(&self, position: Position) -> LogError {
+        match self.tail().await {
+            Ok(Some(tail)) if position <= tail.until => {
+                LogError::Trimmed { log: self.log, first: tail.until.next() }
+            }
+            Ok(_) => LogError::corrupt(self.log, position, MISSING),
+            Err(error) => error,
+        }
+    }
+
+    /// The frame that holds `position`, which lies within the log.
+    pub(crate) async fn present_frame(&self, position: Position) -> Result<Frame, LogError> {
+        match self.frame_at(position).await? {
+            Some(frame) => Ok(frame),
+            None => Err(self.missing(position).await),
         }
     }
 
@@ -98,12 +144,15 @@ impl Reader {
         Ok(!self.scan(Position(0), &end, 1).await?.is_empty())
     }
 
-    /// Reads frames in order, from the one that holds the position after `after`.
+    /// Reads frames in order, from the one that holds the position after `after`; after 0, from where the log
+    /// begins.
     pub(crate) async fn frames_after(&self, after: Position) -> Result<Frames, LogError> {
+        if after.0 == 0 {
+            let behind = self.beginning().await?.map_or(Position(0), |tail| tail.until);
+            return Ok(self.frames_behind(behind));
+        }
         let mut frames = self.frames_behind(after);
-        if after.0 > 0
-            && let Some(frame) = self.frame_at(after.next()).await?
-        {
+        if let Some(frame) = self.frame_at(after.next()).await? {
             frames.next = frame.first();
         }
         Ok(frames)
@@ -114,18 +163,18 @@ impl Reader {
         Frames { reader: self.clone(), next: after.next(), page: PAGE_FRAMES_MIN, last_hash: None }
     }
 
-    /// The last position recorded at `time` or before; 0 if there is none. Recorded times never
-    /// decrease, so this is a search by halves.
+    /// The last position recorded at `time` or before; if there is none, where the log begins: 0, or in a
+    /// trimmed log the last position that was cut off. Recorded times never decrease, so this is a search by
+    /// halves.
     pub(crate) async fn position_at(&self, time: Timestamp, head: &Head) -> Result<Position, LogError> {
         if head.recorded_at <= time {
             return Ok(head.position);
         }
-        let (mut within, mut beyond) = (0, head.position.0);
+        let begins = self.beginning().await?.map_or(0, |tail| tail.until.0);
+        let (mut within, mut beyond) = (begins, head.position.0);
         while within + 1 < beyond {
             let middle = Position(within + (beyond - within) / 2);
-            let Some(frame) = self.frame_at(middle).await? else {
-                return Err(LogError::corrupt(self.log, middle, MISSING));
-            };
+            let frame = self.present_frame(middle).await?;
             if frame.header.recorded_at <= time {
                 within = frame.last().0;
             } else {
@@ -200,8 +249,10 @@ impl Frames {
             }
             entries => entries?,
         };
-        if entries.is_empty() {
-            return Err(LogError::corrupt(self.reader.log, self.next, MISSING));
+        let log = self.reader.log;
+        let there = entries.first().and_then(|entry| keys::frame_position(log, entry.key.as_ref()));
+        if there.is_none_or(|there| there > self.next) {
+            return Err(self.reader.missing(self.next).await);
         }
         let mut frames = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -236,5 +287,5 @@ impl Frames {
     }
 }
 
-pub(crate) const MISSING: &str = "the frame is missing";
+const MISSING: &str = "the frame is missing";
 pub(crate) const BROKEN_CHAIN: &str = "the frame does not follow on the hash of the one before";

@@ -8,7 +8,7 @@ use underpass_domain::{Digest32, LogId, LogName, Position};
 
 use crate::codes;
 use crate::error::LogError;
-use crate::fold::{self, Chain};
+use crate::fold::{self, Chain, StreamAt};
 use crate::frame::{FRAME_BYTES_MAX, FRAME_EVENTS_MAX, Frame, FrameBuilder};
 use crate::line::{FrameFacts, LINE_BYTES_MAX, Line};
 use crate::lines::{LineError, Lines};
@@ -185,7 +185,9 @@ impl<R: AsyncBufRead + Unpin> Rebuild<R> {
             // What came before isn't known: the first version that shows is taken as given.
             for record in &frame.records {
                 let stream = codes::from_stream(record.stream);
-                chain.streams.entry(stream).or_insert(record.stream_version.saturating_sub(1));
+                let before =
+                    StreamAt { version: record.stream_version.saturating_sub(1), ..StreamAt::default() };
+                chain.streams.entry(stream).or_insert(before);
             }
         }
         chain.follow(frame).map_err(|error| {

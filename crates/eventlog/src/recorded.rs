@@ -16,7 +16,7 @@ use underpass_store::Store;
 use crate::error::LogError;
 use crate::fold::positioned;
 use crate::frame::Frame;
-use crate::reader::{MISSING, Reader};
+use crate::reader::Reader;
 use crate::record::Record;
 
 /// The most events one read gives.
@@ -159,7 +159,9 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Events after `after`, at most `limit` and [`READ_EVENTS_MAX`], of a log that need not be open: for
-/// tools beside or without a server. Fewer than asked for means that the log ends there.
+/// tools beside or without a server. Fewer than asked for means that the log ends there. After 0 is from where
+/// the log begins, which in a trimmed one is not position 1; after another position that was cut off is
+/// [`LogError::Trimmed`].
 pub async fn read_stored(
     store: &Arc<dyn Store>,
     log: LogName,
@@ -179,12 +181,13 @@ pub(crate) async fn read(
     head: Position,
 ) -> Result<Vec<Recorded>, LogError> {
     let limit = limit.min(READ_EVENTS_MAX);
-    let until = Position(after.0.saturating_add(limit as u64)).min(head);
     let mut events = Vec::new();
-    if until <= after {
+    if limit == 0 || head <= after {
         return Ok(events);
     }
     let mut frames = reader.frames_after(after).await?;
+    let after = if after.0 == 0 { Position(frames.next_position().0 - 1) } else { after };
+    let until = Position(after.0.saturating_add(limit as u64)).min(head);
     while frames.next_position() <= until {
         for frame in frames.page(until).await? {
             let wanted = positioned(&frame).filter(|(at, _)| *at > after && *at <= until);
@@ -204,9 +207,7 @@ pub(crate) async fn command_at(
     if position.0 == 0 || position > head.position {
         return Ok(None);
     }
-    let Some(frame) = reader.frame_at(position).await? else {
-        return Err(LogError::corrupt(reader.log, position, MISSING));
-    };
+    let frame = reader.present_frame(position).await?;
     let mut command = Vec::new();
     for (at, record) in positioned(&frame) {
         if record.asked.is_some() {

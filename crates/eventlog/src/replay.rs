@@ -7,7 +7,7 @@ use underpass_store::Store;
 
 use crate::answered::Answered;
 use crate::error::LogError;
-use crate::fold::Fold;
+use crate::fold::{Fold, carries};
 use crate::frame::Frame;
 use crate::reader::Reader;
 use crate::snapshot;
@@ -65,10 +65,10 @@ pub(crate) async fn as_of<A: Aggregate>(reader: &Reader, at: AsOf) -> Result<Vie
         AsOf::Time(time) => reader.position_at(time, &head).await?,
     };
     let fold = match newest_fitting(reader, until).await? {
-        Some(fold) => fold,
-        None => Fold::new(),
+        Some(fold) => run::<A>(reader, fold, until).await?,
+        None => from_beginning(reader, until).await?,
     };
-    let mut view = View::of(&run::<A>(reader, fold, until).await?);
+    let mut view = View::of(&fold);
     if let AsOf::Time(time) = at {
         view.at = time;
     }
@@ -89,6 +89,22 @@ async fn newest_fitting<A: Aggregate>(reader: &Reader, until: Position) -> Resul
         }
     }
     Ok(None)
+}
+
+/// Without a snapshot: from the first event, or, where that was trimmed, from where everything that is
+/// remembered was said again.
+async fn from_beginning<A: Aggregate>(reader: &Reader, until: Position) -> Result<Fold<A>, LogError> {
+    let Some(tail) = reader.tail().await? else { return run(reader, Fold::new(), until).await };
+    if tail.until < until && carries(reader.log) {
+        let fold = run(reader, Fold::behind(Some(&tail)), until).await?;
+        if fold.chain.is_whole() {
+            return Ok(fold);
+        }
+    }
+    match reader.beginning().await? {
+        None => run(reader, Fold::new(), until).await,
+        Some(tail) => Err(LogError::Trimmed { log: reader.log, first: tail.until.next() }),
+    }
 }
 
 async fn run<A: Aggregate>(reader: &Reader, mut fold: Fold<A>, until: Position) -> Result<Fold<A>, LogError> {
@@ -130,8 +146,9 @@ pub(crate) async fn load<A: Aggregate>(
         if let Some(fold) = snapshot::load::<A>(&reader.store, manifest).await.map_err(unavailable)? {
             match catch_up(reader, fold, until, hash, remembered_from).await {
                 Ok(None) => {}
-                // The snapshot may be at fault. If it is the log, the full replay says where.
-                Err(LogError::Corrupt { .. }) => {}
+                // The snapshot may be at fault, or older than what is left of the log. If it is the log, the
+                // full replay says where.
+                Err(LogError::Corrupt { .. } | LogError::Trimmed { .. }) => {}
                 Ok(found) => {
                     resident = found;
                     break;
@@ -142,7 +159,7 @@ pub(crate) async fn load<A: Aggregate>(
         misfits.push(manifest);
     }
     if resident.is_none() {
-        resident = catch_up(reader, Fold::new(), until, hash, remembered_from).await?;
+        resident = without_snapshot(reader, until, hash, remembered_from).await?;
     }
     let Some(resident) = resident else {
         return Err(LogError::corrupt(log, until, "the head does not name the last frame's hash"));
@@ -153,6 +170,25 @@ pub(crate) async fn load<A: Aggregate>(
         snapshot::discard(&reader.store, manifest).await.map_err(unavailable)?;
     }
     Ok(resident)
+}
+
+/// From where everything that is remembered was said again, if the log was trimmed there; else from its first
+/// event.
+async fn without_snapshot<A: Aggregate>(
+    reader: &Reader,
+    until: Position,
+    hash: Digest32,
+    remembered_from: Position,
+) -> Result<Option<Resident<A>>, LogError> {
+    let tail = reader.tail().await?;
+    if let Some(tail) = tail.filter(|tail| tail.until < until && carries(reader.log)) {
+        let from = remembered_from.max(tail.until);
+        let resident = catch_up(reader, Fold::behind(Some(&tail)), until, hash, from).await?;
+        if resident.as_ref().is_none_or(|resident| resident.fold.chain.is_whole()) {
+            return Ok(resident);
+        }
+    }
+    catch_up(reader, Fold::new(), until, hash, remembered_from).await
 }
 
 /// Replays what follows on `fold`; before that, looks through what is older for commands to remember.
@@ -169,7 +205,13 @@ async fn catch_up<A: Aggregate>(
         return Ok(None);
     }
     let mut answered = Answered::default();
-    let mut frames = reader.frames_after(remembered_from.min(snapshot)).await?;
+    let from = remembered_from.min(snapshot);
+    // Frames that were trimmed are too old to hold a command that is remembered.
+    let mut frames = match reader.tail().await? {
+        Some(tail) if from <= tail.until && tail.until <= snapshot => reader.frames_behind(tail.until),
+        _ if from.0 == 0 => reader.frames_behind(from),
+        _ => reader.frames_after(from).await?,
+    };
     while frames.next_position() <= until {
         for frame in frames.page(until).await? {
             if frame.last() > snapshot {
@@ -184,6 +226,7 @@ async fn catch_up<A: Aggregate>(
         }
     }
     let fits = fold.chain.position == until && fold.chain.hash == hash;
+    let snapshot = if fold.chain.trimmed.is_some() { Position(0) } else { snapshot };
     Ok(fits.then_some(Resident { fold, answered, snapshot }))
 }
 

@@ -10,7 +10,7 @@ use underpass_domain::{Aggregate, Digest32, LogName, Position, Timestamp, codec,
 use underpass_store::{Key, Store, StoreError};
 
 use crate::codes::{self, Tagged};
-use crate::fold::{Chain, Fold, Streams};
+use crate::fold::{Chain, Fold, StreamAt, Streams};
 use crate::frame::{FORMAT, FrameError};
 use crate::keys;
 
@@ -28,8 +28,10 @@ const BYTES_MAX: u64 = 2 * codec::SNAPSHOT_BYTES_MAX as u64;
 const MAGIC: [u8; 4] = *b"UPLS";
 const MANIFEST_BYTES: usize = 168;
 const CRC_AT: usize = MANIFEST_BYTES - 4;
-/// Bytes of one stream's version.
-const STREAM_BYTES: usize = 25;
+/// Bytes of how far one stream has got.
+const STREAM_BYTES: usize = 33;
+/// Raised when what stands beside the state changes its layout.
+const LAYOUT: u8 = 2;
 
 /// What a stored snapshot holds. Everything is checked before it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +114,7 @@ fn digest(rest: &mut &[u8]) -> Digest32 {
 /// Everything that the meaning of a snapshot's bytes depends on, and can be named.
 fn model<A: Aggregate>() -> Digest32 {
     let mut hasher = blake3::Hasher::new();
+    hasher.update(&[LAYOUT]);
     hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
     hasher.update(std::any::type_name::<A>().as_bytes());
     for kind in registry().iter().filter(|kind| kind.log == A::LOG) {
@@ -222,6 +225,7 @@ pub(crate) async fn load<A: Aggregate>(
         hash: manifest.hash,
         recorded_at: manifest.recorded_at,
         streams,
+        trimmed: None,
     };
     Ok(Some(Fold { chain, state }))
 }
@@ -260,9 +264,10 @@ fn encode<A: Aggregate>(fold: &Fold<A>) -> Result<Bytes, codec::EncodeError> {
     let streams = &fold.chain.streams;
     let mut out = Vec::with_capacity(8 + streams.len() * STREAM_BYTES + state.len());
     out.put_u64_le(streams.len() as u64);
-    for (stream, version) in streams {
+    for (stream, at) in streams {
         out.put_slice(stream);
-        out.put_u64_le(*version);
+        out.put_u64_le(at.version);
+        out.put_u64_le(at.last.0);
     }
     out.put_slice(&state);
     Ok(Bytes::from(out))
@@ -277,7 +282,8 @@ fn decode<A: Aggregate>(mut rest: &[u8]) -> Option<(Streams, A)> {
     for _ in 0..count {
         let mut stream: Tagged = [0; 17];
         rest.try_copy_to_slice(&mut stream).ok()?;
-        streams.insert(stream, rest.try_get_u64_le().ok()?);
+        let version = rest.try_get_u64_le().ok()?;
+        streams.insert(stream, StreamAt { version, last: Position(rest.try_get_u64_le().ok()?) });
     }
     let state = codec::decode_snapshot(rest).ok()?;
     Some((streams, state))

@@ -28,6 +28,10 @@ pub struct Verified {
     pub frames: u64,
     /// Events that are well.
     pub events: u64,
+    /// What was not looked at because it was trimmed and no archive that holds it is at hand: all up to this
+    /// position; 0 if the log was read from its first event. The hash behind it is the one that the rest
+    /// follows on.
+    pub trimmed: Position,
     /// Checkpoints that agree with the log; 0 where none were given.
     pub checkpoints: u64,
     /// The first position that is not, and what is wrong, as half a sentence.
@@ -52,7 +56,13 @@ pub(crate) async fn walk(
 ) -> Result<Verified, LogError> {
     let reader = Reader::new(Arc::clone(store), log);
     reader.refuse_half_copied().await?;
-    let mut walk = Walk { chain: Chain::new(log), frames: 0, see };
+    // Where it is damaged, what lies behind the cut can't be found: it is met again as the walk begins.
+    let tail = match reader.beginning().await {
+        Err(LogError::Corrupt { .. } | LogError::Newer { .. } | LogError::Foreign { .. }) => None,
+        tail => tail?,
+    };
+    let trimmed = tail.map_or(Position(0), |tail| tail.until);
+    let mut walk = Walk { chain: Chain::behind(log, tail.as_ref()), frames: 0, see };
     let outcome = match reader.head().await {
         Ok(Some((head, _))) => walk.run(&reader, Some(head)).await,
         Ok(None) if !reader.any_frame().await? => return Err(LogError::Absent { log }),
@@ -78,7 +88,8 @@ pub(crate) async fn walk(
         head: chain.position,
         hash: chain.hash,
         frames: walk.frames,
-        events: chain.position.0,
+        events: chain.position.0 - trimmed.0,
+        trimmed,
         checkpoints: 0,
         bad,
     })
@@ -93,7 +104,7 @@ struct Walk<F> {
 impl<F: FnMut(&Frame) + Send> Walk<F> {
     async fn run(&mut self, reader: &Reader, head: Option<Head>) -> Result<(), LogError> {
         let Some(head) = head else { return Ok(()) };
-        let mut frames = reader.frames_behind(Position(0));
+        let mut frames = reader.frames_behind(self.chain.position);
         let mut newest = None;
         while self.chain.position < head.position {
             for frame in frames.page(head.position).await? {
@@ -104,6 +115,10 @@ impl<F: FnMut(&Frame) + Send> Walk<F> {
             }
         }
         self.chain.ends_at(&head, newest)?;
+        if let Some(trimmed) = self.chain.trimmed.filter(|trimmed| !trimmed.announced) {
+            let why = format!("no event says that everything up to {} was trimmed", trimmed.until);
+            return Err(LogError::corrupt(reader.log, Position(1), why));
+        }
         self.beyond(reader, &head).await
     }
 
@@ -124,7 +139,7 @@ impl<F: FnMut(&Frame) + Send> Walk<F> {
     /// Walks all frames there are; then says what is wrong with the head.
     async fn headless(&mut self, reader: &Reader, why: String) -> Result<(), LogError> {
         let log = reader.log;
-        let mut next = Position(1);
+        let mut next = self.chain.position.next();
         while let Some(frame) = reader.frame_at(next).await? {
             self.chain.follow(&frame)?;
             self.frames += 1;

@@ -7,8 +7,9 @@ use underpass_store::Store;
 
 use crate::checkpoint::{Checkpoint, CheckpointPublicKey, SignedCheckpoint};
 use crate::error::LogError;
-use crate::fold;
 use crate::frame::Frame;
+use crate::landing::stored_id;
+use crate::reader::Reader;
 use crate::verify::{self, Verified};
 
 /// Checks a log as [`verify`](crate::verify) does, and that it agrees with every checkpoint: each is signed
@@ -24,6 +25,10 @@ pub async fn verify_with(
     key: &CheckpointPublicKey,
 ) -> Result<Verified, LogError> {
     let mut check = Check::new(log, checkpoints, key);
+    check.log_id = match stored_id(&Reader::new(Arc::clone(store), log)).await {
+        Err(error @ LogError::Unavailable { .. }) => return Err(error),
+        id => id.ok(),
+    };
     let mut verified = verify::walk(store, log, |frame| check.see(frame)).await?;
     if verified.bad.is_some() {
         return Ok(verified);
@@ -41,13 +46,23 @@ struct Check {
     /// With good signatures, by position; those before `next` were seen.
     checkpoints: Vec<Checkpoint>,
     next: usize,
+    /// Whether a frame was seen.
+    begun: bool,
     agreeing: u64,
     bad: Option<(Position, String)>,
 }
 
 impl Check {
     fn new(log: LogName, checkpoints: &[SignedCheckpoint], key: &CheckpointPublicKey) -> Self {
-        let mut check = Self { log, log_id: None, checkpoints: Vec::new(), next: 0, agreeing: 0, bad: None };
+        let mut check = Self {
+            log,
+            log_id: None,
+            checkpoints: Vec::new(),
+            next: 0,
+            begun: false,
+            agreeing: 0,
+            bad: None,
+        };
         for signed in checkpoints {
             let checkpoint = signed.checkpoint;
             if signed.is_by(key) {
@@ -69,8 +84,8 @@ impl Check {
     }
 
     fn see(&mut self, frame: &Frame) {
-        if frame.first() == Position(1) {
-            self.log_id = fold::log_id(frame).ok();
+        if !std::mem::replace(&mut self.begun, true) {
+            self.behind(frame);
         }
         while let Some(checkpoint) = self.checkpoints.get(self.next).copied()
             && checkpoint.position <= frame.last()
@@ -82,6 +97,27 @@ impl Check {
                     let why = format!("the checkpoint of {} {how}", checkpoint.at);
                     self.fault(checkpoint.position, why);
                 }
+            }
+        }
+    }
+
+    /// The first frame of a trimmed log says what the last one before it was, and nothing of those before.
+    fn behind(&mut self, frame: &Frame) {
+        while let Some(checkpoint) = self.checkpoints.get(self.next).copied()
+            && checkpoint.position < frame.first()
+        {
+            self.next += 1;
+            let last = checkpoint.position.next() == frame.first();
+            match self.other_log(&checkpoint) {
+                Some(other) => {
+                    self.fault(checkpoint.position, format!("the checkpoint of {} {other}", checkpoint.at));
+                }
+                None if last && checkpoint.hash == frame.header.previous => self.agreeing += 1,
+                None if last => {
+                    let why = "has another hash than the log at its position, which was trimmed";
+                    self.fault(checkpoint.position, format!("the checkpoint of {} {why}", checkpoint.at));
+                }
+                None => {}
             }
         }
     }

@@ -218,6 +218,10 @@ pub(super) fn unreadable(error: &LogError) -> Problem {
             Problem::later("store.unavailable", error.to_string(), Duration::from_secs(2))
         }
         LogError::Ahead { .. } => Problem::later("position.ahead", error.to_string(), Duration::from_secs(1)),
+        LogError::Trimmed { .. } => {
+            Problem::new(poem::http::StatusCode::GONE, "log.trimmed", error.to_string())
+                .hint("ask for a later position or time")
+        }
         _ => {
             tracing::error!(%error, "a log can't be read");
             Problem::new(poem::http::StatusCode::INTERNAL_SERVER_ERROR, "log.unreadable", error.to_string())

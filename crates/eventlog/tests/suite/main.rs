@@ -14,3 +14,4 @@ mod importing;
 mod nodes;
 mod raw;
 mod support;
+mod trimming;
