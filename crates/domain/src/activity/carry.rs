@@ -10,7 +10,8 @@
 //! the fold that began late never keeps what the other has dropped: of a mapping that was dropped and is used
 //! again, it would know a sum that is too large. Therefore mappings are said again from the one used last
 //! backwards: whatever was used later than a mapping that is known is then known too, and drops it in time.
-//! Sessions and failures are never dropped and back again; their order does not matter.
+//! Sessions and failures never change once they are ordered, so their order does not matter: whatever both know
+//! at the end are the newest of all.
 
 use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
 use serde::{Deserialize, Serialize};
@@ -50,15 +51,15 @@ pub struct FinishedCarry {
 /// Everything about carries and trimming that is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Carries {
-    running: Option<Running>,
+    pub(super) running: Option<Running>,
     /// By `finished`.
-    finished: Map<Position, FinishedCarry>,
-    trimmed: Position,
-    whole_from: Position,
+    pub(super) finished: Map<Position, FinishedCarry>,
+    pub(super) trimmed: Position,
+    pub(super) whole_from: Position,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Running {
+pub(super) struct Running {
     started: Position,
     started_at: Timestamp,
     left: Left,
@@ -84,6 +85,10 @@ impl Left {
 /// What happens to things, as far as the running carry is concerned. Whatever changes or drops what is
 /// remembered tells it.
 impl Carries {
+    pub(super) fn runs(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// A mapping was used; it is ordered by another position now.
     pub(super) fn usage_moved(&mut self, mapping: MappingId, before: Position, now: Position) {
         if let Some(left) = self.left()
@@ -178,7 +183,8 @@ impl ActivityState {
         self.carries.finished.values()
     }
 
-    /// The newest carry that had said all at this time. What lies before its first event can be deleted.
+    /// The newest carry that had said all at this time. What lies before its first event can be deleted, where
+    /// it has not been: the log may begin with this very carry already.
     pub fn last_carry_before(&self, time: Timestamp) -> Option<FinishedCarry> {
         self.finished_carries().rev().find(|carry| carry.finished_at <= time).copied()
     }

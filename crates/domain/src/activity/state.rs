@@ -1,20 +1,17 @@
 //! The fold of the activity log. Everything in it is bounded: the log is where the past is.
 
-use std::net::SocketAddr;
-
 use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
 use serde::{Deserialize, Serialize};
 
 use super::carry::Carries;
 use super::{AuthFailure, Session, Usage};
 use crate::events::ActivityEvent as Event;
-use crate::ids::{ClientId, LogId, MappingId, NodeId, SessionId};
+use crate::ids::{ClientId, LogId, MappingId, SessionId};
 use crate::limits::{
     AUTH_FAILURES_KEPT_MAX, CLOSED_SESSIONS_MAX, CLOSED_SESSIONS_PER_CLIENT_MAX, USAGE_KEPT_MAX,
 };
 use crate::meta::{EventMeta, Position};
 use crate::text::PublicKey;
-use crate::time::Timestamp;
 
 /// What the activity log amounts to. Cloning takes constant time: the maps are persistent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -128,11 +125,9 @@ impl ActivityState {
                 self.open_of.remove_mut(&event.client);
                 self.put_open(session);
             }
-            Event::SessionClosed(event) => {
-                self.close(event.session, event.client, event.reason.clone(), at, bounds);
-            }
+            Event::SessionClosed(event) => self.close(event.session, event.reason.clone(), at, bounds),
             Event::SessionExpired(event) => {
-                self.close(event.session, event.client, "lost with its node".into(), at, bounds);
+                self.close(event.session, "lost with its node".into(), at, bounds);
             }
             Event::UsageRecorded(event) => {
                 let mut usage = self.usage(event.mapping);
@@ -154,6 +149,9 @@ impl ActivityState {
             }
 
             Event::CarryStarted(event) => self.carry_started(event, at),
+            // The rest of a carry whose beginning was deleted: it was given up, and another one says all.
+            Event::SessionCarried(_) | Event::UsageCarried(_) | Event::AuthFailureCarried(_)
+                if !self.carries.runs() => {}
             Event::SessionCarried(event) => self.session_carried(event, bounds),
             Event::UsageCarried(event) => self.usage_carried(event, bounds),
             Event::AuthFailureCarried(event) => self.auth_failure_carried(event, bounds),
@@ -162,22 +160,9 @@ impl ActivityState {
         }
     }
 
-    /// The opening of the session may have been deleted from the log. It counts like any other all the same, so
-    /// that the bounds drop what they drop elsewhere; what is not known of it is zero or empty, until it is
-    /// carried.
-    fn close(&mut self, id: SessionId, client: ClientId, reason: String, at: &EventMeta, bounds: &Bounds) {
-        if self.closed_ids.contains_key(&id) && !self.open.contains_key(&id) {
-            return;
-        }
-        let mut session = self.open.get(&id).cloned().unwrap_or_else(|| Session {
-            id,
-            client,
-            node: NodeId::from_bytes([0; 16]),
-            address: SocketAddr::from(([0; 4], 0)),
-            transport: String::new(),
-            opened_at: Timestamp(0),
-            closed: None,
-        });
+    /// A session whose opening was deleted from the log is not known; its carry says how it ended.
+    fn close(&mut self, id: SessionId, reason: String, at: &EventMeta, bounds: &Bounds) {
+        let Some(mut session) = self.open.get(&id).cloned() else { return };
         session.closed = Some((at.recorded_at, reason));
         self.carries.session_closed(session.client, id, at.position);
         self.take_open(id);

@@ -315,6 +315,7 @@ fn what_nothing_compensates_says_so() {
         ControlCommand::ExpireInvite { invite: invite(1) },
         start,
         ControlCommand::StopNode { node: node(1) },
+        ControlCommand::NoteTrimmed { until: Position(1), hash: Digest32([7; 32]) },
         ControlCommand::RemoveClient { client: client(1) },
     ];
     let genesis = Past::new(&ControlState::default(), vec![story.history[0].0.clone()]);

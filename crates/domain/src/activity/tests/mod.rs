@@ -1,5 +1,9 @@
 //! What is noted, and what is remembered of it.
 
+mod carry;
+mod carry_properties;
+mod late;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -7,7 +11,7 @@ use super::*;
 use crate::DomainEvent;
 use crate::aggregate::Subject;
 use crate::codec;
-use crate::ids::CommandId;
+use crate::ids::{CommandId, KeyId};
 use crate::limits::{
     AUTH_FAILURES_KEPT_MAX, CLOSED_SESSIONS_MAX, CLOSED_SESSIONS_PER_CLIENT_MAX, REASON_BYTES_MAX,
 };
