@@ -18,6 +18,7 @@ use crate::resources::nodes::Nodes;
 use crate::resources::sessions::Sessions;
 use crate::resources::snapshots::Snapshots;
 use crate::resources::system::System;
+use crate::resources::trimming::Trimming;
 use crate::resources::undo::Undo;
 
 /// The version of the API, of which there will be one more when something has to break.
@@ -61,7 +62,7 @@ macro_rules! resources {
 }
 
 resources! {
-    Clients, Mappings, Codes, Invites, Keys, Sessions, Nodes, Events, Undo, Explain, Logs, Snapshots, Differences,
+    Clients, Mappings, Codes, Invites, Keys, Sessions, Nodes, Events, Undo, Explain, Logs, Trimming, Snapshots, Differences,
     Backups, System,
 }
 

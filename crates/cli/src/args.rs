@@ -413,6 +413,31 @@ pub enum LogVerb {
         #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=500))]
         limit: u32,
     },
+    /// Copy frames to the archive in the data folder; the store keeps them
+    Archive {
+        #[command(flatten)]
+        log: LogArgs,
+        /// Only up to and with this position
+        #[arg(long, value_name = "POSITION")]
+        until: Option<u64>,
+    },
+    /// Take old frames out of the store, to the archive if there is one; without --yes only say what would go
+    #[command(
+        after_help = "Examples:\n  underpass log trim --log-name activity --before 2026-08-01T00:00:00Z --yes\n  underpass log trim --log-name activity --carry --yes"
+    )]
+    Trim {
+        #[command(flatten)]
+        log: LogArgs,
+        /// What was recorded before this time (RFC 3339, or HH:MM of today in UTC) [default: now]
+        #[arg(long, value_name = "TIME", conflicts_with = "carry")]
+        before: Option<String>,
+        /// Make the activity log one that can be cut right here: say everything again that is remembered of it
+        #[arg(long)]
+        carry: bool,
+        /// Do it
+        #[arg(long)]
+        yes: bool,
+    },
     /// Check density, checksums and the hash chain; exit 1 at the first bad position
     Verify {
         #[command(flatten)]

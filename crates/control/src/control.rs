@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,9 @@ use underpass_domain::{
     PublicKey, Random, RandomFailed, SessionId, Subject, Timestamp,
 };
 use underpass_eventlog::head::Head;
-use underpass_eventlog::{Committed, ExecuteError, Export, Log, LogError, LogOptions, Selection, View, keys};
+use underpass_eventlog::{
+    Archived, Archives, Committed, ExecuteError, Export, Log, LogError, LogOptions, Selection, View, keys,
+};
 use underpass_store::Store;
 use underpass_tasks::Tasks;
 
@@ -26,7 +29,7 @@ use crate::lease::{LeaseLost, NodeLease, Round};
 use crate::options::ControlOptions;
 use crate::presence::{Announcer, Presence, PresenceGuard};
 use crate::spool::{Noted, Spool};
-use crate::{expirer, reaper, spool};
+use crate::{expirer, keeper, reaper, spool};
 
 /// How long [`Control::stored_head`] waits: a store that takes longer is as good as away.
 pub const STORED_HEAD_WAIT: Duration = Duration::from_secs(2);
@@ -42,7 +45,13 @@ const REASON_BYTES_MAX: usize = 200;
 #[derive(Debug)]
 pub struct Control {
     pub(crate) options: ControlOptions,
+    /// With the archive behind it.
     pub(crate) store: Arc<dyn Store>,
+    /// Without.
+    pub(crate) bare: Arc<dyn Store>,
+    pub(crate) archives: Option<Arc<Archives>>,
+    /// Old frames are moved by one at a time.
+    pub(crate) keeping: tokio::sync::Mutex<()>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) lease: Arc<NodeLease>,
@@ -83,8 +92,14 @@ impl Control {
         let opened = Arc::new(OnceLock::new());
         keep_lease(tasks, &lease, &announcer, &opened, &closing);
 
-        let logs = match Logs::open(&store, &options, &lease, &clock, &random, tasks).await {
-            Ok(logs) => Arc::new(logs),
+        let bare = Arc::clone(&store);
+        let opening = async {
+            let (store, archives) = with_archive(store, options.keep.archive.as_deref()).await?;
+            let logs = Logs::open(&store, &options, &lease, &clock, &random, tasks).await?;
+            Ok((store, archives, Arc::new(logs)))
+        };
+        let (store, archives, logs) = match opening.await {
+            Ok(opened) => opened,
             Err(error) => {
                 closing.cancel();
                 if let Err(error) = lease.give_back().await {
@@ -101,6 +116,9 @@ impl Control {
         let control = Arc::new(Self {
             options,
             store,
+            bare,
+            archives,
+            keeping: tokio::sync::Mutex::default(),
             clock,
             random,
             lease,
@@ -138,6 +156,13 @@ impl Control {
         let (control, closing) = (Arc::clone(self), self.closing.clone());
         tasks.spawn_essential("expirer", |stop| async move {
             closing.run_until_cancelled(expirer::run(&control, &stop)).await;
+            drop(control);
+            stop.cancelled().await;
+            Ok::<_, Infallible>(())
+        });
+        let (control, closing) = (Arc::clone(self), self.closing.clone());
+        tasks.spawn_essential("log keeper", |stop| async move {
+            closing.run_until_cancelled(keeper::run(&control, &stop)).await;
             drop(control);
             stop.cancelled().await;
             Ok::<_, Infallible>(())
@@ -408,6 +433,16 @@ impl Control {
             now: self.clock.now(),
         }
     }
+}
+
+/// The store with its archive, if there is one.
+async fn with_archive(
+    store: Arc<dyn Store>,
+    folder: Option<&Path>,
+) -> Result<(Arc<dyn Store>, Option<Arc<Archives>>), OpenError> {
+    let Some(folder) = folder else { return Ok((store, None)) };
+    let (store, archives) = Archived::open(store, folder).await.map_err(OpenError::Archive)?;
+    Ok((store, Some(archives)))
 }
 
 impl Logs {

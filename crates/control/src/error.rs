@@ -296,6 +296,9 @@ pub enum OpenError {
     /// The store did not answer.
     #[error("the store did not answer")]
     Store(#[from] StoreError),
+    /// The archive of old frames can't be used.
+    #[error("the archive can't be used")]
+    Archive(#[source] underpass_eventlog::TrimError),
     /// The start could not be written to the log.
     #[error("the start of the node could not be recorded")]
     Start(#[source] ControlError),

@@ -90,7 +90,9 @@ pub use options::{
 pub use recorded::{READ_EVENTS_MAX, Recorded, read_stored};
 pub use replay::{AsOf, View, replay_stored};
 pub use segment::SegmentError;
-pub use trim::{ArchivedFrames, Cut, TrimError, TrimmedFrames, archive, cut_before, trim};
+pub use trim::{
+    ArchivedFrames, Cut, TrimError, TrimmedFrames, archive, cut_before, cut_below_snapshots, trim,
+};
 pub use verify::{Verified, verify};
 pub use verify_export::{VerifiedExport, verify_export};
 pub use verify_with::verify_with;

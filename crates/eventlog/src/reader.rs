@@ -87,6 +87,11 @@ impl Reader {
         }
     }
 
+    /// Whether the frame that holds `position` is gone.
+    pub(crate) async fn lacks(&self, position: Position) -> Result<bool, LogError> {
+        Ok(self.frame_at(position).await?.is_none())
+    }
+
     /// The frame that holds `position`, which lies within the log.
     pub(crate) async fn present_frame(&self, position: Position) -> Result<Frame, LogError> {
         match self.frame_at(position).await? {

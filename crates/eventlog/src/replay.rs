@@ -206,9 +206,11 @@ async fn catch_up<A: Aggregate>(
     }
     let mut answered = Answered::default();
     let from = remembered_from.min(snapshot);
-    // Frames that were trimmed are too old to hold a command that is remembered.
     let mut frames = match reader.tail().await? {
-        Some(tail) if from <= tail.until && tail.until <= snapshot => reader.frames_behind(tail.until),
+        // What was trimmed and isn't needed for the fold can only have held commands to remember: old ones.
+        Some(tail) if from < tail.until && tail.until <= snapshot && reader.lacks(from.next()).await? => {
+            reader.frames_behind(tail.until)
+        }
         _ if from.0 == 0 => reader.frames_behind(from),
         _ => reader.frames_after(from).await?,
     };

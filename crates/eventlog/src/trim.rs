@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use underpass_domain::{Digest32, LogName, Position};
+use underpass_domain::{Digest32, LogName, Position, Timestamp};
 use underpass_store::{Commit, Guard, Outcome, Retry, Store, StoreError};
 
 use crate::archive::{Archive, ArchiveError, SEGMENT_BYTES};
@@ -15,6 +15,7 @@ use crate::frame::Frame;
 use crate::keys;
 use crate::landing::stored_id;
 use crate::reader::Reader;
+use crate::snapshot;
 use crate::tail::Tail;
 
 /// Frames that are deleted in one commit: so many are read before, and 8 can be answered by every backend at once,
@@ -222,7 +223,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Where a log can be cut: right before the frame that holds a position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Cut {
     /// The last position that is cut off.
     pub until: Position,
@@ -241,6 +242,26 @@ pub async fn cut_before(
     let until = Position(frame.first().0 - 1);
     let begins = reader.tail().await?.map_or(Position(0), |tail| tail.until);
     Ok((until > begins).then_some(Cut { until, hash: frame.header.previous }))
+}
+
+/// The cut behind which a start needs nothing: at the older of the snapshots that are kept, and before the first
+/// frame recorded at `time` or later. `None` if there are no two snapshots, or nothing to cut.
+pub async fn cut_below_snapshots(
+    store: &Arc<dyn Store>,
+    log: LogName,
+    time: Timestamp,
+) -> Result<Option<Cut>, LogError> {
+    let reader = Reader::new(Arc::clone(store), log);
+    let head = reader.present_head().await?;
+    let (manifests, _) = snapshot::list(store, log).await.map_err(|source| LogError::store(log, source))?;
+    let Some(oldest) = manifests.get(snapshot::KEPT - 1) else { return Ok(None) };
+    let old = reader.position_at(time, &head).await?;
+    let begins = reader.tail().await?.map_or(Position(0), |tail| tail.until);
+    let last = oldest.position.min(old).min(Position(head.position.0 - 1));
+    if last <= begins {
+        return Ok(None);
+    }
+    cut_before(store, log, last.next()).await
 }
 
 /// What was trimmed.

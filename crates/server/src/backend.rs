@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use underpass_control::OpenError;
+use underpass_eventlog::Archived;
 use underpass_store::{MemoryStore, Store};
 
 use crate::config::{EtcdConfig, StoreKind};
@@ -155,6 +157,14 @@ impl Backend {
             #[cfg(feature = "etcd")]
             Self::Etcd(store) => store.close().await,
         }
+    }
+}
+
+/// A store, with what an archive holds of its logs.
+pub(crate) async fn archived(store: Arc<dyn Store>, folder: &Path) -> Result<Arc<dyn Store>, StartError> {
+    match Archived::open(store, folder).await {
+        Ok((store, _)) => Ok(store),
+        Err(error) => Err(StartError::Control(OpenError::Archive(error))),
     }
 }
 

@@ -43,6 +43,8 @@ impl Backups for FolderBackups {
                 "check that the folder's disk has space, and try another folder",
             )
         })?;
+        // Behind the store: what it no longer has by then is in the archive.
+        folder.copy_archive(&self.data).map_err(|error| not_made(&error))?;
         for name in FILES {
             folder.copy_in(&self.data, name).map_err(|error| not_made(&error))?;
         }

@@ -203,6 +203,8 @@ fn log_code(error: &underpass_control::OpenError) -> &'static str {
         OpenError::Log { source: LogError::Newer { .. }, .. } => "log.newer",
         OpenError::Log { source: LogError::Foreign { .. }, .. } => "data.foreign",
         OpenError::Log { source: LogError::HalfCopied { .. }, .. } => "log.half_copied",
+        OpenError::Log { source: LogError::Trimmed { .. }, .. } => "log.trimmed",
+        OpenError::Archive(error) => error.code(),
         OpenError::Start(error) => error.code(),
         _ => "store.failed",
     }
@@ -222,6 +224,10 @@ fn log_hint(error: &underpass_control::OpenError) -> &'static str {
         OpenError::Log { source: LogError::HalfCopied { .. }, .. } => {
             "run the migration again, or empty the store"
         }
+        OpenError::Log { source: LogError::Trimmed { .. }, .. } => {
+            "bring the folder `archive` of the data folder back from a backup"
+        }
+        OpenError::Archive(_) => "bring the file back from a backup, or check that it can be read",
         _ => "check that the data folder is yours and its disk has space, and try again",
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use underpass_api::{Access, ApiState, Backups, InviteLine};
-use underpass_control::{Caller, Control, ControlError, ControlOptions};
+use underpass_control::{CARRIES_PER_AGE, Caller, Control, ControlError, ControlOptions, KeepOptions};
 use underpass_domain::{Clock, NodeId, Random};
 use underpass_gateway::{Gateway, GatewayOptions};
 use underpass_ingress::Ingress;
@@ -23,7 +23,7 @@ use crate::backend::{Backend, Place};
 use crate::backup::FolderBackups;
 use crate::belonging::Belonging;
 use crate::config::{Config, Enrolment, StoreKind};
-use crate::data::{DataError, DataFolder};
+use crate::data::{ARCHIVE, DataError, DataFolder};
 use crate::error::StartError;
 
 /// Time for tasks that only have to notice that they should stop.
@@ -348,6 +348,16 @@ fn control_options(config: &Config, node: NodeId) -> ControlOptions {
             Enrolment::Closed => underpass_control::Enrolment::Closed,
         },
         lease_ttl: config.presence_ttl,
+        keep: KeepOptions {
+            activity: config.keep_activity,
+            carry_every: config.keep_activity / CARRIES_PER_AGE,
+            // Of a log in memory nothing is left to read in the archive of the next start.
+            archive: (config.store != StoreKind::Memory).then(|| config.data.join(ARCHIVE)),
+            archiving: config.archive,
+            // RocksDB has room; etcd is small.
+            trim_control: config.archive && config.store == StoreKind::Etcd,
+            ..KeepOptions::default()
+        },
         ..ControlOptions::new(node, config.name.clone())
     }
 }

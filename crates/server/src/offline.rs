@@ -15,9 +15,9 @@ use underpass_tasks::Tasks;
 
 use crate::advertise::advertised;
 use crate::api_server::{self, invite_line};
-use crate::backend::{Backend, Place};
+use crate::backend::{Backend, Place, archived};
 use crate::backup::FolderBackups;
-use crate::data::DataFolder;
+use crate::data::{ARCHIVE, DataFolder};
 use crate::error::StartError;
 use crate::system::{SystemClock, SystemRandom};
 
@@ -69,6 +69,7 @@ impl Offline {
         let log = Tasks::new("log", fatal.clone());
         let mut options = ControlOptions::new(node, "offline");
         options.serving = false;
+        options.keep.archive = Some(data.join(ARCHIVE));
         let control = match Control::open(backend.store(), options, clock, random, &log).await {
             Ok(control) => control,
             Err(error) => {
@@ -105,9 +106,13 @@ impl Offline {
     pub async fn verify(folder: &Path, log: LogName) -> Result<Verified, VerifyError> {
         let data = DataFolder::open(folder, false).map_err(StartError::from)?;
         let backend = Backend::open(&place(&data)?, &data.join("store")).await?;
-        let verified = underpass_eventlog::verify(&backend.store(), log).await;
+        let verified = async {
+            let store = archived(backend.store(), &data.join(ARCHIVE)).await?;
+            Ok(underpass_eventlog::verify(&store, log).await?)
+        };
+        let verified = verified.await;
         backend.close().await;
-        Ok(verified?)
+        verified
     }
 
     /// Gives the folder back.

@@ -70,6 +70,8 @@ pub(crate) struct LogVerified {
     frames: u64,
     /// Events that are well.
     events: u64,
+    /// What was not read because it was trimmed and is in no archive at hand: all up to this position, `log:number`.
+    trimmed: Option<String>,
     /// The first position that is not.
     bad_position: Option<String>,
     /// What is wrong there.
@@ -85,6 +87,7 @@ impl Example for LogVerified {
             hash: "6f1d".repeat(16),
             frames: 1_530,
             events: 1_842,
+            trimmed: None,
             bad_position: None,
             reason: None,
         }
@@ -126,7 +129,7 @@ impl ApiResponse for ExportAnswer {
     fn register(_: &mut Registry) {}
 }
 
-fn path_log(text: &str) -> Result<LogName, Problem> {
+pub(super) fn path_log(text: &str) -> Result<LogName, Problem> {
     text.parse().map_err(|_| {
         Problem::new(StatusCode::NOT_FOUND, "log.not_found", "there are two logs, `control` and `activity`")
     })
@@ -244,6 +247,8 @@ impl Logs {
             hash: verified.hash.to_string(),
             frames: verified.frames,
             events: verified.events,
+            trimmed: (verified.trimmed.0 > 0)
+                .then(|| LogPosition { log, position: verified.trimmed }.to_string()),
             bad_position: bad.map(|position| LogPosition { log, position }.to_string()),
             reason,
         };

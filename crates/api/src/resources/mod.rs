@@ -17,6 +17,7 @@ pub(crate) mod nodes;
 pub(crate) mod sessions;
 pub(crate) mod snapshots;
 pub(crate) mod system;
+pub(crate) mod trimming;
 pub(crate) mod undo;
 
 use poem_openapi::types::Example;

@@ -24,6 +24,14 @@ pub(super) async fn run(verb: LogVerb, output: Output) -> Result<(), CliError> {
             super::export::export(&log, after, until, out.as_deref(), output).await
         }
         LogVerb::VerifyExport { file } => super::export::verify(&file, output).await,
+        LogVerb::Archive { log, until } => {
+            asking(&log.admin, async |admin| super::trim::archive(admin, &log, until, output).await).await
+        }
+        LogVerb::Trim { log, before, carry, yes } => {
+            let before = before.map(|time| moment(&time)).transpose()?;
+            let asked = super::trim::Trim { before, carry, yes };
+            asking(&log.admin, async |admin| super::trim::trim(admin, &log, &asked, output).await).await
+        }
         LogVerb::Import { file, to, name } => super::export::import(&file, &to, &name, output).await,
         LogVerb::Tail { log, lines, no_follow } => {
             asking(&log.admin, async |admin| tail(admin, &log, lines, !no_follow, output).await).await
@@ -156,6 +164,7 @@ async fn checked(log: &LogArgs) -> Result<Value, CliError> {
                     "hash": verified.hash.to_string(),
                     "events": verified.events,
                     "frames": verified.frames,
+                    "trimmed": (verified.trimmed.0 > 0).then_some(verified.trimmed.0),
                     "position": position.map(|position| position.0),
                     "reason": reason,
                 }));
@@ -180,6 +189,7 @@ async fn checked(log: &LogArgs) -> Result<Value, CliError> {
         "hash": answer.get("hash"),
         "events": answer.get("events"),
         "frames": answer.get("frames"),
+        "trimmed": number("trimmed"),
         "position": number("bad_position"),
         "reason": answer.get("reason"),
     }))
@@ -196,9 +206,16 @@ async fn verify(log: &LogArgs, output: Output) -> Result<(), CliError> {
             "hash": result.get("hash"),
             "events": result.get("events"),
             "frames": result.get("frames"),
+            "trimmed": result.get("trimmed"),
         });
+        let trimmed = match result.get("trimmed").filter(|trimmed| !trimmed.is_null()) {
+            Some(until) => {
+                format!("\n  trimmed  up to {}:{}, which is not here to be read", log.name, plain(until))
+            }
+            None => String::new(),
+        };
         let text = format!(
-            "  good     {}:{}  {} events in {} frames\n  hash     {}",
+            "  good     {}:{}  {} events in {} frames{trimmed}\n  hash     {}",
             log.name,
             field("head"),
             field("events"),

@@ -20,6 +20,7 @@ mod serve;
 mod share;
 mod status;
 mod store;
+mod trim;
 mod undo;
 mod up;
 

@@ -3,6 +3,7 @@
 mod codes;
 mod credentials;
 mod expiry;
+mod keeping;
 mod lease;
 mod spool;
 mod story;

@@ -116,7 +116,7 @@ pub(super) fn decide(
             let failed = v1::AuthFailed { address, identity, reason: cut(reason, REASON_BYTES_MAX) };
             Ok(Decision::one(Subject::None, failed.into()))
         }
-        Command::StartCarry | Command::Carry { .. } | Command::FinishCarry | Command::NoteTrimmed { .. }
+        Command::StartCarry | Command::Carry { .. } | Command::FinishCarry
             if !matches!(meta.actor, Actor::System | Actor::Node(_)) =>
         {
             Err(ActivityRefusal::Forbidden)

@@ -305,6 +305,8 @@ fn build(values: &Values) -> Option<Config> {
             tls_name: text("store.etcd.tls_name").map(ToOwned::to_owned),
             request_timeout: seconds("store.etcd.request_timeout_s")?,
         },
+        keep_activity: Duration::from_hours(24 * text("log.activity_days")?.parse::<u64>().ok()?),
+        archive: text("log.archive")? == "on",
         ports: ports(text("ingress.ports")?)?,
         bind: match text("ingress.bind") {
             Some(ip) => ip.parse().ok()?,

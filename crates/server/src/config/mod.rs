@@ -42,6 +42,10 @@ pub struct Config {
     pub store: StoreKind,
     /// Which etcd, if that is the backend.
     pub etcd: EtcdConfig,
+    /// How long activity stays in the store.
+    pub keep_activity: Duration,
+    /// Whether old frames are archived.
+    pub archive: bool,
     /// First and last public port.
     pub ports: (u16, u16),
     /// Where public ports listen.

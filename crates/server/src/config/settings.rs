@@ -179,6 +179,23 @@ pub const SETTINGS: &[Setting] = &[
         flag: None,
     },
     Setting {
+        key: "log.activity_days",
+        kind: Kind::Number { min: 1, max: 36_500 },
+        default: Some("90"),
+        about: "How long activity (sessions, usage, failed authentications) stays in the store, in days. The control log \
+                is kept.",
+        flag: None,
+    },
+    Setting {
+        key: "log.archive",
+        kind: Kind::Choice(&["on", "off"]),
+        default: Some("on"),
+        about: "Whether old frames go to `archive/` in the data folder before they leave the store. When `off`, old \
+                activity is gone for good. With a log in etcd and `on`, control frames that no start needs move there, \
+                too.",
+        flag: None,
+    },
+    Setting {
         key: "ingress.ports",
         kind: Kind::Ports,
         default: Some("20000-29999"),

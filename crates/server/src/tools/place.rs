@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use underpass_store::Store;
 
-use crate::backend::{Backend, Place};
+use crate::backend::{Backend, Place, archived};
 use crate::config::{EtcdConfig, Loaded, Sources, StoreKind};
-use crate::data::DataFolder;
+use crate::data::{ARCHIVE, DataFolder};
 use crate::error::StartError;
 
 /// A store, said in one of these ways:
@@ -75,6 +75,8 @@ fn load(sources: &Sources) -> Result<crate::config::Config, PlaceText> {
 /// An open store at such a place, and its data folder if it has one, held by this process.
 #[derive(Debug)]
 pub struct OpenPlace {
+    /// With its archive, if it has a data folder.
+    store: Arc<dyn Store>,
     backend: Backend,
     _data: Option<DataFolder>,
 }
@@ -93,18 +95,26 @@ impl OpenPlace {
                     return Err(StartError::NoStore(folder.clone()));
                 }
                 let backend = Backend::open(&Place::RocksDb, &store).await?;
-                Ok(Self { backend, _data: Some(data) })
+                let store = match archived(backend.store(), &data.join(ARCHIVE)).await {
+                    Ok(store) => store,
+                    Err(error) => {
+                        backend.close().await;
+                        return Err(error);
+                    }
+                };
+                Ok(Self { store, backend, _data: Some(data) })
             }
             StorePlace::Etcd(etcd) => {
                 let place = Place::configured(StoreKind::Etcd, etcd);
-                Ok(Self { backend: Backend::open(&place, Path::new("")).await?, _data: None })
+                let backend = Backend::open(&place, Path::new("")).await?;
+                Ok(Self { store: backend.store(), backend, _data: None })
             }
         }
     }
 
     /// The store.
     pub(crate) fn store(&self) -> Arc<dyn Store> {
-        self.backend.store()
+        Arc::clone(&self.store)
     }
 
     /// Gives it back.

@@ -239,15 +239,12 @@ fn a_carry_is_finished_only_when_all_is_said_and_trimmed_behind_only_when_it_is_
 }
 
 #[test]
-fn only_nodes_carry_and_trim() {
+fn only_nodes_carry_and_clients_never_trim() {
     let world = World::new(SMALL);
     let node = Actor::Node(NodeId::from_bytes([1; 16]));
-    for command in [
-        ActivityCommand::StartCarry,
-        ActivityCommand::Carry { limit: 1 },
-        ActivityCommand::FinishCarry,
-        trim(1),
-    ] {
+    for command in
+        [ActivityCommand::StartCarry, ActivityCommand::Carry { limit: 1 }, ActivityCommand::FinishCarry]
+    {
         for actor in [Actor::Operator, Actor::Client(client(1)), Actor::Key(KeyId::from_bytes([1; 16]))] {
             let refused = world.decide(actor, &command).unwrap_err();
             assert_eq!(refused, ActivityRefusal::Forbidden, "{actor} {command:?}");
@@ -255,6 +252,11 @@ fn only_nodes_carry_and_trim() {
         for actor in [Actor::System, node] {
             assert_ne!(world.decide(actor, &command).err(), Some(ActivityRefusal::Forbidden));
         }
+    }
+    let trims = |actor| world.decide(actor, &trim(1)).unwrap_err();
+    assert_eq!(trims(Actor::Client(client(1))), ActivityRefusal::Forbidden);
+    for actor in [Actor::System, node, Actor::Operator, Actor::Key(KeyId::from_bytes([1; 16]))] {
+        assert_ne!(trims(actor), ActivityRefusal::Forbidden, "{actor}");
     }
 }
 

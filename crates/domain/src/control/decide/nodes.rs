@@ -27,8 +27,8 @@ impl Case<'_> {
 
     /// Where a log may be cut is not to be seen in what it amounts to; that cuts move forward is.
     pub(super) fn note_trimmed(&self, until: Position, hash: Digest32) -> Result<Decision, Refusal> {
-        if !matches!(self.meta.actor, Actor::System | Actor::Node(_)) {
-            return Err(Refusal::Forbidden { what: "only nodes trim the log" });
+        if let Actor::Client(_) = self.meta.actor {
+            return Err(Refusal::Forbidden { what: "clients don't trim the log" });
         }
         if until <= self.state.trimmed {
             return Err(Refusal::TrimNoted { until, trimmed: self.state.trimmed });
