@@ -7,6 +7,7 @@ pub mod bytes;
 pub mod process;
 pub mod server;
 pub mod services;
+pub mod synced;
 pub mod tap;
 pub mod ways;
 

@@ -1,10 +1,11 @@
 //! The head mark: how far the store had come for certain.
 //!
-//! It holds the revision, and how long RocksDB's manifest was, the file that names all others: RocksDB takes a
-//! manifest without its tail for one that ends there, and what it no longer names for garbage.
+//! It holds the revision, and of RocksDB's manifest, the file that names all others, how long it was and its checksum.
+//! RocksDB takes a manifest without its tail for one that ends there, and what it no longer names for garbage; a
+//! flipped bit in the length of a record is enough for that.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,23 +32,47 @@ pub(crate) struct Mark {
 struct Manifest {
     number: u64,
     bytes: u64,
+    /// Over these bytes. Marks of earlier builds have none.
+    checksum: Option<u32>,
 }
 
 impl Manifest {
-    /// The one that RocksDB goes by now, all of it on disk.
+    /// The one that RocksDB goes by now, all of it on disk. It is small: some hundred bytes for each file.
     fn current(folder: &Path) -> io::Result<Self> {
+        let (number, content) = Self::read(folder)?;
+        Ok(Self { number, bytes: content.len() as u64, checksum: Some(crc32c::crc32c(&content)) })
+    }
+
+    /// Its number and its content.
+    fn read(folder: &Path) -> io::Result<(u64, Vec<u8>)> {
         let strange = || io::Error::other("CURRENT does not name a manifest");
         let database = folder.join("db");
         let name = fs::read_to_string(database.join("CURRENT"))?;
         let name = name.trim_end();
         let number = name.strip_prefix("MANIFEST-").and_then(|number| number.parse().ok());
-        let file = File::open(database.join(name))?;
+        let mut file = File::open(database.join(name))?;
         file.sync_data()?;
-        Ok(Self { number: number.ok_or_else(strange)?, bytes: file.metadata()?.len() })
+        let mut content = Vec::new();
+        file.read_to_end(&mut content)?;
+        Ok((number.ok_or_else(strange)?, content))
     }
 }
 
 impl Mark {
+    /// Refuses a manifest that has other bytes than were marked. One that is another, or shorter, or can't be read,
+    /// is for RocksDB and [`check_manifest`](Self::check_manifest) to judge.
+    pub(crate) fn check_content(&self, folder: &Path) -> Result<(), BoxError> {
+        let Manifest { number, bytes, checksum: Some(checksum) } = self.manifest else { return Ok(()) };
+        let Ok((found, content)) = Manifest::read(folder) else { return Ok(()) };
+        match usize::try_from(bytes).ok().and_then(|bytes| content.get(..bytes)) {
+            Some(marked) if found == number && crc32c::crc32c(marked) != checksum => {
+                Err(format!("manifest {number} is damaged: its first {bytes} bytes are not what they were")
+                    .into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses a manifest that is older or shorter than the one that was marked.
     pub(crate) fn check_manifest(&self, folder: &Path) -> Result<(), BoxError> {
         let (marked, found) = (self.manifest, Manifest::current(folder)?);
@@ -137,7 +162,8 @@ impl HeadMark {
 }
 
 fn text(Mark { revision, manifest }: Mark) -> String {
-    let line = format!("revision {revision} manifest {} {}", manifest.number, manifest.bytes);
+    let checksum = manifest.checksum.map(|checksum| format!(" {checksum}")).unwrap_or_default();
+    let line = format!("revision {revision} manifest {} {}{checksum}", manifest.number, manifest.bytes);
     format!("{line} crc32c {:08x}\n", crc32c::crc32c(line.as_bytes()))
 }
 
@@ -149,8 +175,9 @@ fn parse(bytes: &[u8]) -> Result<Mark, BoxError> {
             words.next()?.parse().ok()
         };
         let revision = Revision(number("revision")?);
-        let manifest = Manifest { number: number("manifest")?, bytes: number("")? };
-        Some(Mark { revision, manifest })
+        let (number, bytes) = (number("manifest")?, number("")?);
+        let checksum = words.next().and_then(|word| word.parse().ok());
+        Some(Mark { revision, manifest: Manifest { number, bytes, checksum } })
     };
     match std::str::from_utf8(bytes).ok().and_then(words) {
         Some(mark) if text(mark).as_bytes() == bytes => Ok(mark),
@@ -164,13 +191,16 @@ mod tests {
 
     #[test]
     fn a_mark_with_any_bit_flipped_is_refused() {
-        let meant = Mark { revision: Revision(1842), manifest: Manifest { number: 15, bytes: 281 } };
-        let mark = text(meant).into_bytes();
-        assert_eq!(parse(&mark).unwrap(), meant);
-        for bit in 0..mark.len() * 8 {
-            let mut flipped = mark.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(parse(&flipped).is_err(), "bit {bit}");
+        for checksum in [Some(3_735_928_559), None] {
+            let meant =
+                Mark { revision: Revision(1842), manifest: Manifest { number: 15, bytes: 281, checksum } };
+            let mark = text(meant).into_bytes();
+            assert_eq!(parse(&mark).unwrap(), meant);
+            for bit in 0..mark.len() * 8 {
+                let mut flipped = mark.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                assert!(parse(&flipped).is_err(), "bit {bit}");
+            }
         }
         assert!(parse(b"").is_err());
     }
@@ -192,7 +222,8 @@ mod tests {
         head.tick(Revision(2), start + MARK_EVERY);
         let mark = HeadMark::read(folder.path()).unwrap().unwrap();
         assert_eq!(mark.revision, Revision(2));
-        assert_eq!(mark.manifest, Manifest { number: 4, bytes: 7 });
+        let checksum = Some(crc32c::crc32c(b"made up"));
+        assert_eq!(mark.manifest, Manifest { number: 4, bytes: 7, checksum });
         assert_eq!(head.due(), None);
     }
 

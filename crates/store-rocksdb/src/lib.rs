@@ -43,6 +43,7 @@ mod head;
 mod layout;
 mod open;
 mod queue;
+mod records;
 mod reopen;
 mod stage;
 mod store;

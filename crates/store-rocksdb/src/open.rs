@@ -11,6 +11,7 @@ use underpass_store::{BoxError, HistoryOptions, LeaseId, Leases, Revision};
 use crate::folder::{Folder, State};
 use crate::head::HeadMark;
 use crate::layout;
+use crate::records;
 
 /// Files that RocksDB keeps open; it closes and opens them as needed. Leaves descriptors for connections.
 const OPEN_FILES_MAX: i32 = 128;
@@ -124,6 +125,10 @@ impl Database {
         let corrupt = |source| OpenError::Corrupt { path: path.to_owned(), source };
         let io = |source| OpenError::Io { path: path.to_owned(), source };
 
+        records::refuse_recycled(&folder.database()).map_err(corrupt)?;
+        if let Ok(Some(mark)) = HeadMark::read(path) {
+            mark.check_content(path).map_err(corrupt)?;
+        }
         if folder.state() == State::Ready && !options.accept_rollback {
             inspect(folder)?;
         }

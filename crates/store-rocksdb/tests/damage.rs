@@ -144,6 +144,59 @@ async fn a_flipped_bit_anywhere_is_refused_or_harmless() {
     assert!(refused > harmless, "{refused} refused, {harmless} harmless");
 }
 
+/// All bits of the manifest, and of the headers of the first records of the log (seven bytes: checksum, length, type).
+/// RocksDB goes round in circles over some of them, if it is let.
+#[tokio::test]
+async fn every_flipped_bit_of_the_manifest_and_of_headers_of_the_log_is_refused_or_harmless() {
+    const HEADER: usize = 7;
+    let original = written().await;
+    let log = files(original.path(), ".log").pop().unwrap();
+    let current = fs::read_to_string(original.path().join("db/CURRENT")).unwrap();
+    let manifest = original.path().join("db").join(current.trim_end());
+    let content = fs::read(&log).unwrap();
+    let mut headers = vec![0];
+    while headers.len() < 3 {
+        let at = headers[headers.len() - 1];
+        headers.push(at + HEADER + usize::from(u16::from_le_bytes([content[at + 4], content[at + 5]])));
+    }
+    let of_headers = headers.iter().flat_map(|at| at * 8..(at + HEADER) * 8);
+    let all_of_manifest = 0..usize::try_from(fs::metadata(&manifest).unwrap().len()).unwrap() * 8;
+    let bits = all_of_manifest.map(|bit| (&manifest, bit)).chain(of_headers.map(|bit| (&log, bit)));
+    let fresh = || {
+        let copied = tempfile::tempdir().unwrap();
+        copy(original.path(), copied.path());
+        copied
+    };
+    let mut copied = fresh();
+    for (file, bit) in bits {
+        let mut bytes = fs::read(file).unwrap();
+        let damaged = copied.path().join("db").join(file.file_name().unwrap());
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&damaged, &bytes).unwrap();
+        // On a thread of its own: it may never come back.
+        let path = copied.path().to_owned();
+        let opened = tokio::task::spawn_blocking(move || open(&path));
+        let name = file.file_name().unwrap().display();
+        let Ok(opened) = tokio::time::timeout(std::time::Duration::from_mins(1), opened).await else {
+            eprintln!("bit {bit} of {name}: opening does not end");
+            std::process::exit(1);
+        };
+        if let Ok(store) = opened.unwrap() {
+            let whole = whole_prefix(&store).await;
+            assert!(
+                whole.is_none_or(|entries| entries == ENTRIES),
+                "bit {bit} of {name}: {whole:?} are left"
+            );
+            store.close().await;
+            copied = fresh();
+        } else {
+            // A store that is refused is left as it was.
+            fs::copy(file, damaged).unwrap();
+        }
+    }
+    assert_eq!(whole_prefix(&open(copied.path()).unwrap()).await, Some(ENTRIES));
+}
+
 #[tokio::test]
 async fn a_store_whose_database_is_gone_does_not_come_up_empty() {
     let folder = written().await;

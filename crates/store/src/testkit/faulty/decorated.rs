@@ -65,6 +65,16 @@ pub trait Decorator<S>: Send + Sync + Debug {
         Ok(())
     }
 
+    /// What becomes of a commit on its way to the store.
+    fn commit(&self, commit: Commit) -> Commit {
+        commit
+    }
+
+    /// What a read of one entry shows.
+    fn entry(&self, _key: &Key, entry: Option<Entry>) -> Option<Entry> {
+        entry
+    }
+
     /// Whether a watch may start here, and what it is then.
     fn watch(&self, watch: Watch, _after: Revision) -> Result<Watch, StoreError> {
         Ok(watch)
@@ -101,7 +111,8 @@ impl<S: KvStore, D: Decorator<S>> Decorated<S, D> {
 #[async_trait]
 impl<S: KvStore, D: Decorator<S>> KvStore for Decorated<S, D> {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        self.around(Call::Get, self.store.get(key)).await
+        let entry = self.around(Call::Get, self.store.get(key)).await?;
+        Ok(self.decorator.entry(key, entry))
     }
 
     async fn scan(&self, from: &Key, to: &Key, limit: usize) -> Result<Vec<Entry>, StoreError> {
@@ -128,6 +139,7 @@ impl<S: KvStore, D: Decorator<S>> KvStore for Decorated<S, D> {
 #[async_trait]
 impl<S: CasStore, D: Decorator<S>> CasStore for Decorated<S, D> {
     async fn commit(&self, commit: Commit) -> Result<Outcome, StoreError> {
+        let commit = self.decorator.commit(commit);
         self.around(Call::Commit, self.store.commit(commit)).await
     }
 }

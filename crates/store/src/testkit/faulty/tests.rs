@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Call, Compacting, Fault, Flaky, Interleaving, Odds, Slow};
+use super::{Call, Compacting, Fault, Flaky, Interleaving, Odds, Slow, Stale, Unguarded};
 use crate::{
     CasStore, Commit, Guard, Key, KvStore, MemoryStore, Outcome, Revision, StoreError, WatchableStore,
 };
@@ -110,4 +110,34 @@ async fn another_can_be_faster_at_a_chosen_call() {
     let lost = store.commit(create("a")).await.unwrap();
     assert_eq!(lost, Outcome::Conflict(vec![(key(), Some(Revision(2)))]));
     assert!(store.commit(create("c")).await.unwrap().committed().is_some());
+}
+
+#[tokio::test]
+async fn a_store_without_guards_overwrites_and_only_where_it_is_told_to() {
+    let twice =
+        Commit::new().guard("a/1", Guard::Absent).guard("b", Guard::Absent).put("a/1", "x").put("b", "x");
+    for (prefix, thousandths, happens) in
+        [("a", 1000, false), ("", 1000, true), ("", 0, false), ("c", 1000, false)]
+    {
+        let store = Unguarded::seeded(MemoryStore::new(), 1, Key::from(prefix), thousandths);
+        assert!(store.commit(twice.clone()).await.unwrap().committed().is_some());
+        let again = store.commit(twice.clone()).await.unwrap();
+        assert_eq!(again.committed().is_some(), happens, "{prefix} {thousandths}");
+        let Outcome::Conflict(failed) = again else { continue };
+        assert_eq!(failed.len(), if prefix == "a" { 1 } else { 2 }, "{prefix} {thousandths}");
+    }
+}
+
+#[tokio::test]
+async fn a_stale_store_shows_what_it_had_shown() {
+    let store = Stale::seeded(MemoryStore::new(), 1, 500);
+    let mut stale = 0;
+    for number in 0..100_u8 {
+        store.put(&key(), vec![number].into()).await.unwrap();
+        let shown = store.get(&key()).await.unwrap().unwrap().value[0];
+        assert!(shown <= number);
+        stale += u32::from(shown < number);
+        assert_eq!(store.get(&Key::from("b")).await.unwrap(), Option::None);
+    }
+    assert!((25..75).contains(&stale), "{stale}");
 }
