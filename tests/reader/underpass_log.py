@@ -48,6 +48,7 @@ PAYLOADS = {(int(kind), int(version)): (name, fields) for kind, version, name, *
 60 1 node.started node name:text version:text
 61 1 node.stopped node
 100 1 session.opened session client node address:socket transport:text
+100 2 session.opened session client node address:socket transport:text release:text?
 101 1 session.closed session client reason:text
 102 1 session.expired session client
 110 1 usage.recorded mapping bytes_in:u64 bytes_out:u64 tunnels:u64 refused:u64

@@ -23,6 +23,8 @@ pub struct ActivityState {
     closed_order: Map<Position, ClientId>,
     closed_ids: Map<SessionId, (ClientId, Position)>,
     usage: Map<MappingId, (Usage, Position)>,
+    /// Each of `usage` once, by a position at which it had traffic: its last, or one before. So traffic moves
+    /// nothing here; who looks for the one without traffic for longest puts those right that it meets.
     usage_order: Set<(Position, MappingId)>,
     failures: Map<Position, AuthFailure>,
 }
@@ -91,6 +93,7 @@ impl ActivityState {
                     node: event.node,
                     address: event.address,
                     transport: event.transport.clone(),
+                    release: event.release.clone(),
                     opened_at: at.recorded_at,
                     closed: None,
                 };
@@ -100,19 +103,28 @@ impl ActivityState {
             Event::SessionClosed(event) => self.close(event.session, event.reason.clone(), at),
             Event::SessionExpired(event) => self.close(event.session, "lost with its node".into(), at),
             Event::UsageRecorded(event) => {
-                let (mut usage, before) = self.usage.get(&event.mapping).copied().unwrap_or_default();
-                usage.bytes_in = usage.bytes_in.saturating_add(event.bytes_in);
-                usage.bytes_out = usage.bytes_out.saturating_add(event.bytes_out);
-                usage.tunnels = usage.tunnels.saturating_add(event.tunnels);
-                usage.refused = usage.refused.saturating_add(event.refused);
-                usage.last_at = at.recorded_at;
-                self.usage_order.remove_mut(&(before, event.mapping));
-                self.usage_order.insert_mut((at.position, event.mapping));
-                self.usage.insert_mut(event.mapping, (usage, at.position));
+                let mapping = event.mapping;
+                if !self.usage.contains_key(&mapping) {
+                    self.usage.insert_mut(mapping, (Usage::default(), at.position));
+                    self.usage_order.insert_mut((at.position, mapping));
+                }
+                if let Some((usage, last)) = self.usage.get_mut(&mapping) {
+                    usage.bytes_in = usage.bytes_in.saturating_add(event.bytes_in);
+                    usage.bytes_out = usage.bytes_out.saturating_add(event.bytes_out);
+                    usage.tunnels = usage.tunnels.saturating_add(event.tunnels);
+                    usage.refused = usage.refused.saturating_add(event.refused);
+                    usage.last_at = at.recorded_at;
+                    *last = at.position;
+                }
                 while self.usage.size() > USAGE_KEPT_MAX {
-                    let Some((position, mapping)) = self.usage_order.first().copied() else { break };
-                    self.usage_order.remove_mut(&(position, mapping));
-                    self.usage.remove_mut(&mapping);
+                    let Some((noted, mapping)) = self.usage_order.first().copied() else { break };
+                    self.usage_order.remove_mut(&(noted, mapping));
+                    match self.usage.get(&mapping) {
+                        Some((_, last)) if *last > noted => self.usage_order.insert_mut((*last, mapping)),
+                        _ => {
+                            self.usage.remove_mut(&mapping);
+                        }
+                    }
                 }
             }
             Event::AuthFailed(event) => {

@@ -184,7 +184,15 @@ fn samples(v: Values) -> Vec<AnyEvent> {
     ];
     let activity: Vec<ActivityEvent> = vec![
         log.into(),
-        v1::SessionOpened { session, client, node, address: v.socket(), transport: v.text() }.into(),
+        v2::SessionOpened {
+            session,
+            client,
+            node,
+            address: v.socket(),
+            transport: v.text(),
+            release: v.maybe(v.text()),
+        }
+        .into(),
         v1::SessionClosed { session, client, reason: v.text() }.into(),
         v1::SessionExpired { session, client }.into(),
         v1::UsageRecorded {
