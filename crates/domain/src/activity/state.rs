@@ -1,6 +1,5 @@
 //! The fold of the activity log. Everything in it is bounded: the log is where the past is.
 
-use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
 use serde::{Deserialize, Serialize};
 
 use super::{AuthFailure, Session, Usage};
@@ -9,6 +8,7 @@ use crate::ids::{ClientId, LogId, MappingId, SessionId};
 use crate::limits::{
     AUTH_FAILURES_KEPT_MAX, CLOSED_SESSIONS_MAX, CLOSED_SESSIONS_PER_CLIENT_MAX, USAGE_KEPT_MAX,
 };
+use crate::maps::{Map, Set, Table};
 use crate::meta::{EventMeta, Position};
 use crate::text::PublicKey;
 
@@ -16,17 +16,17 @@ use crate::text::PublicKey;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ActivityState {
     pub(super) log: Option<LogId>,
-    open: Map<SessionId, Session>,
+    open: Table<SessionId, Session>,
     open_of: Map<ClientId, SessionId>,
     /// By client and the position at which it closed.
-    closed: Map<(ClientId, Position), Session>,
+    closed: Table<(ClientId, Position), Session>,
     closed_order: Map<Position, ClientId>,
     closed_ids: Map<SessionId, (ClientId, Position)>,
     usage: Map<MappingId, (Usage, Position)>,
     /// Each of `usage` once, by a position at which it had traffic: its last, or one before. So traffic moves
     /// nothing here; who looks for the one without traffic for longest puts those right that it meets.
     usage_order: Set<(Position, MappingId)>,
-    failures: Map<Position, AuthFailure>,
+    failures: Table<Position, AuthFailure>,
 }
 
 impl ActivityState {
@@ -144,9 +144,8 @@ impl ActivityState {
     }
 
     fn close(&mut self, id: SessionId, reason: String, at: &EventMeta) {
-        let Some(mut session) = self.open.get(&id).cloned() else { return };
+        let Some(mut session) = self.open.take(&id) else { return };
         let client = session.client;
-        self.open.remove_mut(&id);
         if self.open_of.get(&client) == Some(&id) {
             self.open_of.remove_mut(&client);
         }
