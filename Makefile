@@ -6,10 +6,10 @@ export CARGO_TARGET_DIR ?= $(CACHE_HOME)/underpass/target
 PREFIX ?= $(HOME)/.local
 UNDERPASS = $(CARGO_TARGET_DIR)/debug/underpass
 
-.PHONY: demo test check bench fuzz torture bootstrap install build generate deny help
+.PHONY: demo test check bench bench-log fuzz torture bootstrap install build generate deny help
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: ## install what is missing, build, run the whole story, leave the docs to browse
 	@scripts/bootstrap demo
@@ -40,6 +40,11 @@ bench: ## stand beside bare splice hops and the peers on PATH, in one run; write
 	cargo build --locked --release -p underpass-cli --no-default-features
 	cargo build --locked --release -p underpass-benches --bins
 	$(CARGO_TARGET_DIR)/release/side-by-side --underpass $(CARGO_TARGET_DIR)/release/underpass
+
+bench-log: ## the event log beside raw RocksDB and raw etcd, in one run; writes target/bench
+	@scripts/bootstrap test
+	cargo build --locked --release -p underpass-benches --features log --bin log-figures
+	$(CARGO_TARGET_DIR)/release/log-figures
 
 fuzz: ## one minute for each decoder (needs a nightly toolchain and cargo-fuzz)
 	@scripts/fuzz $(or $(SECONDS_EACH),60)

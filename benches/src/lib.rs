@@ -4,6 +4,8 @@
 //! on one machine; `side-by-side` does that and says with what.
 
 pub mod load;
+#[cfg(feature = "log")]
+pub mod log;
 pub mod peers;
 pub mod process;
 pub mod report;

@@ -141,15 +141,17 @@ fn shown(value: f64) -> String {
     }
 }
 
-/// Begin and end of what a page shows of the last run.
-const BEGIN: &str = "<!-- begin: last run -->";
-const END: &str = "<!-- end: last run -->";
-
-/// The page with the section between its two marks replaced; `None` if it has no marks.
+/// The page with the section of the last run replaced; `None` if it has no place for it.
 pub fn into_page(page: &str, section: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{section}\n{END}{after}"))
+    into_page_between(page, "last run", section)
+}
+
+/// The page with the section between the two marks of `place` replaced; `None` if it has no such marks.
+pub fn into_page_between(page: &str, place: &str, section: &str) -> Option<String> {
+    let (begin, end) = (format!("<!-- begin: {place} -->"), format!("<!-- end: {place} -->"));
+    let (before, rest) = page.split_once(&begin)?;
+    let (_, after) = rest.split_once(&end)?;
+    Some(format!("{before}{begin}\n\n{section}\n{end}{after}"))
 }
 
 /// The machine, as far as it matters here.
@@ -210,9 +212,11 @@ mod tests {
 
     #[test]
     fn a_page_keeps_everything_but_the_last_run() {
-        let page = format!("head\n{BEGIN}\nold\n{END}\ntail\n");
+        let (begin, end) = ("<!-- begin: last run -->", "<!-- end: last run -->");
+        let page = format!("head\n{begin}\nold\n{end}\ntail\n");
         let new = into_page(&page, "new").unwrap_or_default();
-        assert_eq!(new, format!("head\n{BEGIN}\n\nnew\n{END}\ntail\n"));
+        assert_eq!(new, format!("head\n{begin}\n\nnew\n{end}\ntail\n"));
         assert_eq!(into_page("no marks", "new"), None);
+        assert_eq!(into_page_between(&page, "another run", "new"), None);
     }
 }

@@ -49,12 +49,13 @@ PAYLOADS = {(int(kind), int(version)): (name, fields) for kind, version, name, *
 61 1 node.stopped node
 70 1 log.trimmed until:u64 hash:digest
 100 1 session.opened session client node address:socket transport:text
+100 2 session.opened session client node address:socket transport:text release:text?
 101 1 session.closed session client reason:text
 102 1 session.expired session client
 110 1 usage.recorded mapping bytes_in:u64 bytes_out:u64 tunnels:u64 refused:u64
 120 1 auth.failed address:ip identity:public_key? reason:text
 130 1 carry.started log:uuid
-131 1 session.carried session client node address:socket transport:text opened_at:time closed:session_end?
+131 1 session.carried session client node address:socket transport:text release:text? opened_at:time closed:session_end?
 132 1 usage.carried mapping bytes_in:u64 bytes_out:u64 tunnels:u64 refused:u64 last_at:time position:u64
 133 1 auth_failure.carried position:u64 at:time address:ip identity:public_key? reason:text
 134 1 carry.finished started:u64

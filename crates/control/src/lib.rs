@@ -55,3 +55,4 @@ pub use options::{CARRIES_PER_AGE, ControlOptions, Enrolment, KeepOptions};
 pub use presence::{Presence, PresenceGuard};
 pub use secrets::{InviteSecret, Token, hash_secret};
 pub use spool::{Noted, SPOOL_BYTES_MAX, SPOOL_FACTS_MAX};
+pub use underpass_eventlog::View;

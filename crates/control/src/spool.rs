@@ -79,7 +79,9 @@ impl Noted {
 impl Fact {
     fn bytes(&self) -> usize {
         let text = match &self.command {
-            ActivityCommand::OpenSession { transport, .. } => transport.len(),
+            ActivityCommand::OpenSession { transport, release, .. } => {
+                transport.len() + release.as_ref().map_or(0, String::len)
+            }
             ActivityCommand::CloseSession { reason, .. }
             | ActivityCommand::RecordAuthFailure { reason, .. } => reason.len(),
             ActivityCommand::ExpireSession { .. }

@@ -256,6 +256,7 @@ async fn one_session(control: &Control, client: ClientId) -> SessionId {
         node: control.node(),
         address: "198.51.100.7:50214".parse().expect("an address"),
         transport: "tcp".into(),
+        release: Some("0.1.0".into()),
     };
     control.record(&Caller::system(), open).await.expect("recorded");
     session

@@ -24,6 +24,7 @@ mod control;
 pub mod events;
 mod ids;
 pub mod limits;
+mod maps;
 mod meta;
 mod names;
 mod random;
@@ -43,6 +44,7 @@ pub use control::{
     ApiKey, Change, ChangeKind, Client, ClientStatus, Code, CodeStatus, ControlCommand, ControlState,
     Difference, FieldChange, Ingress, IngressRequest, Invite, InviteStatus, Mapping, MappingOptions,
     MappingStatus, NoUndo, Node, OptionsChange, Past, Quota, Refusal, RefusalClass, Scope, Seal, Target,
+    Touched,
 };
 pub use events::{ActivityEvent, AnyEvent, ControlEvent, EventKind, decode_any, registry};
 pub use ids::{

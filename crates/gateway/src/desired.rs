@@ -1,18 +1,18 @@
 //! What each client should serve, and the end of what is over.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use underpass_control::Control;
+use underpass_control::{Control, View};
 use underpass_domain::{
     Aggregate as _, ClientId, ClientStatus, ControlState, Ingress, Mapping, MappingId, Position, Seal,
+    Timestamp,
 };
 use underpass_wire::link::{self as wire, Desired, DesiredMapping, IngressKind, MappingRole};
 
 use crate::gateway::Shared;
-use crate::link::Goodbye;
+use crate::link::{Goodbye, Link};
 
 /// How often the state is looked at without a change of the log: so long may a mapping outlive its time where
 /// the event that ends it is late.
@@ -39,9 +39,10 @@ pub(crate) fn of_client(control: &Control, client: ClientId) -> Desires {
 /// one any more, and tunnels of mappings that are not served any more.
 pub(crate) async fn follow(shared: Arc<Shared>, stop: CancellationToken) {
     let mut changes = shared.control.changes();
+    let mut seen = None;
     loop {
         changes.mark_unchanged();
-        apply(&shared);
+        seen = Some(apply(&shared, seen));
         tokio::select! {
             () = stop.cancelled() => return,
             told = changes.changed() => if told.is_err() {
@@ -53,47 +54,38 @@ pub(crate) async fn follow(shared: Arc<Shared>, stop: CancellationToken) {
     }
 }
 
-fn apply(shared: &Shared) {
-    let view = shared.control.state();
-    let (state, now) = (&view.state, shared.now());
-    let mut links = shared.links.all();
-    links.retain(|link| match state.client(link.client).map(|client| &client.status) {
-        Some(ClientStatus::Active) => true,
-        Some(ClientStatus::Blocked { .. }) => {
-            link.end(Goodbye::Blocked);
-            false
-        }
-        None => {
-            link.end(Goodbye::Removed);
-            false
-        }
-    });
+/// What was applied last: the state, and when.
+type Seen = (Arc<View<ControlState>>, Timestamp);
 
-    // One walk over the mappings for all clients together.
-    let linked: HashSet<ClientId> = links.iter().map(|link| link.client).collect();
-    let mut served = HashSet::new();
-    let mut of_client: HashMap<ClientId, Vec<&Mapping>> = HashMap::new();
-    for mapping in state.mappings().filter(|mapping| state.serves(mapping, now)) {
-        served.insert(mapping.id);
-        let target = mapping.target.client;
-        for client in mapping.listener().filter(|listener| *listener != target).into_iter().chain([target]) {
-            if linked.contains(&client) {
-                of_client.entry(client).or_default().push(mapping);
-            }
-        }
-    }
-
+/// Applies what is touched since the last time, so that a change costs the same however many mappings there are.
+/// What no change touches is looked at in turn by who is here, not by what is known: links and tunnels.
+fn apply(shared: &Shared, seen: Option<Seen>) -> Seen {
+    let (view, now) = (shared.control.state(), shared.now());
+    let state = &view.state;
     let frame = Frame { state, epoch: view.epoch, position: view.position };
-    for link in links {
-        let mappings = of_client.remove(&link.client).unwrap_or_default();
-        // Most changes concern few clients, and a comparison costs less than a message.
-        let same = link.desired.borrow().fingerprint == fingerprint(&mappings);
-        if !same {
-            link.update_desired(Arc::new(frame.desires(link.client, &mappings)));
+    let Some((before, then)) = seen else {
+        for link in shared.links.all() {
+            frame.apply_to(&link, now);
         }
+        return (view, now);
+    };
+    let touched = state.touched_since(&before.state, then, now);
+    for link in touched.clients.iter().filter_map(|client| shared.links.get(*client)) {
+        frame.apply_to(&link, now);
     }
-
-    shared.tunnels.stop_where(|tunnel| !served.contains(&tunnel.mapping));
+    if before.position == view.position {
+        // Nothing has happened for a while. A client may have been blocked while its link came up, and a mapping
+        // switched off while its tunnel did: they were not here to be found when that was applied.
+        for link in shared.links.all() {
+            frame.end_if_unwanted(&link);
+        }
+        shared.tunnels.stop_where(|tunnel| !frame.is_served(tunnel.mapping, now));
+    } else if !touched.mappings.is_empty() {
+        shared.tunnels.stop_where(|tunnel| {
+            touched.mappings.contains(&tunnel.mapping) && !frame.is_served(tunnel.mapping, now)
+        });
+    }
+    (view, now)
 }
 
 impl Desires {
@@ -117,6 +109,33 @@ struct Frame<'a> {
 }
 
 impl Frame<'_> {
+    fn is_served(&self, mapping: MappingId, now: Timestamp) -> bool {
+        self.state.mapping(mapping).is_some_and(|mapping| self.state.serves(mapping, now))
+    }
+
+    /// Ends the link of a client that may not have one any more, or tells the client what to serve now.
+    fn apply_to(&self, link: &Link, now: Timestamp) {
+        if self.end_if_unwanted(link) {
+            return;
+        }
+        let mappings = self.state.desired(link.client, now);
+        // Most changes concern few clients, and a comparison costs less than a message.
+        let same = link.desired.borrow().fingerprint == fingerprint(&mappings);
+        if !same {
+            link.update_desired(Arc::new(self.desires(link.client, &mappings)));
+        }
+    }
+
+    fn end_if_unwanted(&self, link: &Link) -> bool {
+        let goodbye = match self.state.client(link.client).map(|client| &client.status) {
+            Some(ClientStatus::Active) => return false,
+            Some(ClientStatus::Blocked { .. }) => Goodbye::Blocked,
+            None => Goodbye::Removed,
+        };
+        link.end(goodbye);
+        true
+    }
+
     fn desires(&self, client: ClientId, mappings: &[&Mapping]) -> Desires {
         let message = Desired {
             log_id: self.state.log_id().map(|id| id.0.to_vec()).unwrap_or_default(),

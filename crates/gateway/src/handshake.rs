@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 use underpass_control::{Caller, ErrorClass};
-use underpass_domain::limits::{NAME_BYTES_MAX, PLATFORM_BYTES_MAX};
+use underpass_domain::limits::{NAME_BYTES_MAX, PLATFORM_BYTES_MAX, WORD_BYTES_MAX};
 use underpass_domain::{Actor, ClientId, PublicKey, check_name};
 use underpass_relay::Duplex;
 use underpass_transport::{Incoming, Stream};
@@ -220,10 +220,16 @@ fn name_of(said: &str) -> String {
 
 /// What a client says of its machine, made into a short line.
 fn platform_of(said: &str) -> String {
-    said.chars()
-        .filter(|symbol| symbol.is_ascii_graphic() || *symbol == ' ')
-        .take(PLATFORM_BYTES_MAX)
-        .collect()
+    line_of(said, PLATFORM_BYTES_MAX)
+}
+
+/// The release of a client's program, as it says; `None` if it doesn't.
+pub(crate) fn release_of(said: &str) -> Option<String> {
+    Some(line_of(said, WORD_BYTES_MAX)).filter(|release| !release.is_empty())
+}
+
+fn line_of(said: &str, bytes_max: usize) -> String {
+    said.chars().filter(|symbol| symbol.is_ascii_graphic() || *symbol == ' ').take(bytes_max).collect()
 }
 
 /// Tells the other end that it is not wanted, and the log why.
@@ -288,5 +294,8 @@ mod tests {
         assert_eq!(platform_of("linux/x86_64"), "linux/x86_64");
         assert_eq!(platform_of("a\n\0ü\u{7f}b"), "ab");
         assert_eq!(platform_of(&"x".repeat(1000)).len(), PLATFORM_BYTES_MAX);
+        assert_eq!(release_of("0.1.0\u{1b}[2J").as_deref(), Some("0.1.0[2J"));
+        assert_eq!(release_of("\n"), None);
+        assert_eq!(release_of(&"9".repeat(1000)).map(|release| release.len()), Some(WORD_BYTES_MAX));
     }
 }

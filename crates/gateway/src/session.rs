@@ -20,7 +20,7 @@ use crate::commands::Commands;
 use crate::desired::{self, Desires};
 use crate::envelopes::{self, Allowance};
 use crate::gateway::Shared;
-use crate::handshake::{Newcomer, Wire, read_some};
+use crate::handshake::{Newcomer, Wire, read_some, release_of};
 use crate::link::{Goodbye, Link, NewLink};
 use crate::outbox::Outbox;
 use crate::park::Park;
@@ -89,6 +89,7 @@ async fn begin(
         node: shared.control.node(),
         address,
         transport: transport.to_owned(),
+        release: release_of(&hello.version),
     };
     let noted = shared.control.note(&caller, Subject::Client(client), open);
     let presence = shared.control.connected(client, link.session);

@@ -1,14 +1,14 @@
 //! Which listeners there are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use underpass_control::Control;
-use underpass_domain::{self as domain, MappingId};
+use underpass_control::{Control, View};
+use underpass_domain::{self as domain, ControlState, MappingId, Timestamp};
 use underpass_gateway::Gateway;
 use underpass_tasks::Tasks;
 
@@ -74,10 +74,11 @@ impl Ingress {
 /// Keeps the listeners what they should be, until told to stop.
 async fn follow(shared: Arc<Shared>, stop: CancellationToken) {
     let mut changes = shared.control.changes();
-    let mut started = HashMap::new();
+    let (mut wanted, mut started) = (Wanted::default(), HashMap::new());
     loop {
         changes.mark_unchanged();
-        reconcile(&shared, &mut started).await;
+        let looked_at = wanted.look(&shared);
+        reconcile(&shared, &wanted.ports, &looked_at, &mut started).await;
         tokio::select! {
             () = stop.cancelled() => break,
             told = changes.changed() => if told.is_err() {
@@ -93,13 +94,19 @@ async fn follow(shared: Arc<Shared>, stop: CancellationToken) {
     }
 }
 
-/// Stops what is not wanted and starts what is missing. Others are not touched.
-async fn reconcile(shared: &Arc<Shared>, started: &mut HashMap<MappingId, Started>) {
-    let wanted = wanted(shared);
-    let gone: Vec<_> = started
+/// Stops what is not wanted and starts what is missing, of what was looked at. Others are not touched.
+async fn reconcile(
+    shared: &Arc<Shared>,
+    wanted: &BTreeMap<MappingId, u16>,
+    looked_at: &BTreeSet<MappingId>,
+    started: &mut HashMap<MappingId, Started>,
+) {
+    let gone: Vec<_> = looked_at
         .iter()
-        .filter(|(mapping, listener)| wanted.get(mapping) != Some(&listener.port))
-        .map(|(mapping, _)| *mapping)
+        .filter(|mapping| {
+            started.get(mapping).is_some_and(|listener| wanted.get(mapping) != Some(&listener.port))
+        })
+        .copied()
         .collect();
     let mut closing = Vec::new();
     for mapping in gone {
@@ -111,7 +118,11 @@ async fn reconcile(shared: &Arc<Shared>, started: &mut HashMap<MappingId, Starte
             shared.gateway.forget_listener(mapping);
         }
     }
-    let missing: Vec<_> = wanted.iter().filter(|(mapping, _)| !started.contains_key(mapping)).collect();
+    let missing: Vec<_> = looked_at
+        .iter()
+        .filter(|mapping| !started.contains_key(mapping))
+        .filter_map(|mapping| Some((*mapping, *wanted.get(mapping)?)))
+        .collect();
     if !missing.is_empty() && !closing.is_empty() {
         // A port may pass from one mapping to another.
         let closed = async {
@@ -124,7 +135,7 @@ async fn reconcile(shared: &Arc<Shared>, started: &mut HashMap<MappingId, Starte
         }
     }
     for (mapping, port) in missing {
-        started.insert(*mapping, start(shared, *mapping, *port));
+        started.insert(mapping, start(shared, mapping, port));
     }
 }
 
@@ -151,15 +162,30 @@ fn start(shared: &Arc<Shared>, mapping: MappingId, port: u16) -> Started {
     Started { port, stop, closed }
 }
 
-/// The mappings with a public port that are served now.
-fn wanted(shared: &Shared) -> BTreeMap<MappingId, u16> {
-    let view = shared.control.state();
-    let now = shared.gateway.now();
-    view.state
-        .mappings()
-        .filter_map(|mapping| match mapping.ingress {
-            domain::Ingress::Port { port } if view.state.serves(mapping, now) => Some((mapping.id, port)),
-            _ => None,
-        })
-        .collect()
+/// The mappings with a public port that are served, as of the last look.
+#[derive(Debug, Default)]
+struct Wanted {
+    ports: BTreeMap<MappingId, u16>,
+    seen: Option<(Arc<View<ControlState>>, Timestamp)>,
+}
+
+impl Wanted {
+    /// Looks at what is touched since the last time, the first time at everything, and gives what was looked at.
+    fn look(&mut self, shared: &Shared) -> BTreeSet<MappingId> {
+        let (view, now) = (shared.control.state(), shared.gateway.now());
+        let state = &view.state;
+        let looked_at = match &self.seen {
+            Some((before, then)) => state.touched_since(&before.state, *then, now).mappings,
+            None => state.mappings().map(|mapping| mapping.id).collect(),
+        };
+        for id in &looked_at {
+            let mapping = state.mapping(*id).filter(|mapping| state.serves(mapping, now));
+            match mapping.and_then(domain::Mapping::port) {
+                Some(port) => self.ports.insert(*id, port),
+                None => self.ports.remove(id),
+            };
+        }
+        self.seen = Some((view, now));
+        looked_at
+    }
 }

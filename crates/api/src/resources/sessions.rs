@@ -27,6 +27,8 @@ pub(crate) struct SessionBody {
     address: String,
     /// Over which transport.
     transport: String,
+    /// The release of the client's program, as it said. Missing in sessions that older servers noted.
+    release: Option<String>,
     /// Whether the link is there.
     open: bool,
     /// Since when.
@@ -45,6 +47,7 @@ impl Example for SessionBody {
             node: example::NODE.into(),
             address: "198.51.100.7:50214".into(),
             transport: "tcp".into(),
+            release: Some("0.1.0".into()),
             open: true,
             opened_at: example::AT.into(),
             closed_at: None,
@@ -61,6 +64,7 @@ impl From<&Session> for SessionBody {
             node: session.node.to_string(),
             address: session.address.to_string(),
             transport: session.transport.clone(),
+            release: session.release.clone(),
             open: session.closed.is_none(),
             opened_at: session.opened_at.to_string(),
             closed_at: session.closed.as_ref().map(|(at, _)| at.to_string()),

@@ -53,6 +53,7 @@ async fn c8_a_client_that_is_refused_is_explained() {
         node: api.state.control.node(),
         address: "198.51.100.7:50214".parse().unwrap(),
         transport: "tcp".into(),
+        release: Some("0.1.0".into()),
     };
     api.state.control.record(&Caller::system(), open).await.unwrap();
     let linked = api.get("/v1/explain/client-1").await.is(200);

@@ -191,6 +191,7 @@ async fn codes_invites_keys_sessions_and_nodes_are_listed_and_shown() {
         node: api.state.control.node(),
         address: "198.51.100.7:50214".parse().unwrap(),
         transport: "tcp".into(),
+        release: Some("0.1.0".into()),
     };
     let recorded = api.rig.control.record(&Caller::system(), open).await.unwrap();
     let invite = api.post("/v1/invites", json!({ "label": "pi" })).await.is(201);

@@ -22,6 +22,7 @@ async fn open_session(rig: &Rig, client: ClientId) -> SessionId {
         node: rig.control.node(),
         address: "198.51.100.7:50214".parse().unwrap(),
         transport: "tcp".into(),
+        release: Some("0.1.0".into()),
     };
     rig.control.record(&Caller::system(), open).await.unwrap();
     session

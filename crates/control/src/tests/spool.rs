@@ -20,6 +20,7 @@ fn open(rig: &Rig, client: ClientId, session: SessionId) -> ActivityCommand {
         node: rig.control.node(),
         address: "198.51.100.7:50214".parse().unwrap(),
         transport: "tcp".into(),
+        release: Some("0.1.0".into()),
     }
 }
 

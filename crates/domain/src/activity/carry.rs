@@ -13,7 +13,6 @@
 //! Sessions and failures never change once they are ordered, so their order does not matter: whatever both know
 //! at the end are the newest of all.
 
-use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
 use serde::{Deserialize, Serialize};
 
 use super::state::{ActivityState, Bounds};
@@ -21,6 +20,7 @@ use super::{AuthFailure, Session, Usage};
 use crate::events::{ActivityEvent as Event, v1};
 use crate::ids::{ClientId, MappingId, SessionId};
 use crate::limits::FINISHED_CARRIES_MAX;
+use crate::maps::{Map, Set};
 use crate::meta::{EventMeta, Position};
 use crate::time::Timestamp;
 
@@ -239,6 +239,7 @@ fn carried_session(session: &Session, closed_at: Option<Position>) -> Event {
         node: session.node,
         address: session.address,
         transport: session.transport.clone(),
+        release: session.release.clone(),
         opened_at: session.opened_at,
         closed: end.map(|((at, reason), position)| v1::SessionEnd { at, position, reason }),
     }
@@ -249,11 +250,15 @@ fn carried_session(session: &Session, closed_at: Option<Position>) -> Event {
 impl ActivityState {
     pub(super) fn carry_started(&mut self, event: &v1::CarryStarted, at: &EventMeta) {
         self.log.get_or_insert(event.log);
+        let mut failures = Set::default();
+        for (at, _) in self.failures.iter() {
+            failures.insert_mut(*at);
+        }
         let left = Left {
             usage: self.usage_order.clone(),
             open: self.open_of.clone(),
             closed: self.closed_order.clone(),
-            failures: self.failures.keys().copied().collect(),
+            failures,
         };
         self.carries.running = Some(Running { started: at.position, started_at: at.recorded_at, left });
     }
@@ -266,6 +271,7 @@ impl ActivityState {
             node: event.node,
             address: event.address,
             transport: event.transport.clone(),
+            release: event.release.clone(),
             opened_at: event.opened_at,
             closed: event.closed.as_ref().map(|end| (end.at, end.reason.clone())),
         };

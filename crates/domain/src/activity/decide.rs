@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{ActivityCommand as Command, ActivityState};
 use crate::aggregate::{Decision, Subject};
-use crate::events::{ActivityEvent, v1};
+use crate::events::{ActivityEvent, v1, v2};
 use crate::ids::SessionId;
 use crate::limits::{CARRY_BATCH_MAX, REASON_BYTES_MAX, WORD_BYTES_MAX};
 use crate::meta::{Actor, Meta, Position};
@@ -77,14 +77,15 @@ pub(super) fn decide(
         return Err(ActivityRefusal::Forbidden);
     }
     match *command {
-        Command::OpenSession { session, client, node, address, ref transport } => {
-            let opened = v1::SessionOpened {
+        Command::OpenSession { session, client, node, address, ref transport, ref release } => {
+            let opened = v2::SessionOpened {
                 session,
                 client,
                 node,
                 // Zones and flow labels are not kept on disk.
                 address: SocketAddr::new(address.ip(), address.port()),
                 transport: cut(transport, WORD_BYTES_MAX),
+                release: release.as_ref().map(|release| cut(release, WORD_BYTES_MAX)),
             };
             match state.session(session) {
                 Some(same) if same.closed.is_none() && same.client == client && same.node == node => {

@@ -36,6 +36,9 @@ pub enum ActivityCommand {
         address: SocketAddr,
         /// The transport.
         transport: String,
+        /// The release of the client's program, as it says. Cut to
+        /// [`WORD_BYTES_MAX`](crate::limits::WORD_BYTES_MAX).
+        release: Option<String>,
     },
     /// A link ended.
     CloseSession {
@@ -103,6 +106,8 @@ pub struct Session {
     pub address: SocketAddr,
     /// The transport.
     pub transport: String,
+    /// The release of the client's program, as it said. `None`: it did not, or this was not noted yet.
+    pub release: Option<String>,
     /// Since when.
     pub opened_at: Timestamp,
     /// Until when, and why it ended; `None` while it is open.

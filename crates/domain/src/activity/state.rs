@@ -1,6 +1,5 @@
 //! The fold of the activity log. Everything in it is bounded: the log is where the past is.
 
-use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
 use serde::{Deserialize, Serialize};
 
 use super::carry::Carries;
@@ -10,6 +9,7 @@ use crate::ids::{ClientId, LogId, MappingId, SessionId};
 use crate::limits::{
     AUTH_FAILURES_KEPT_MAX, CLOSED_SESSIONS_MAX, CLOSED_SESSIONS_PER_CLIENT_MAX, USAGE_KEPT_MAX,
 };
+use crate::maps::{Map, Set, Table};
 use crate::meta::{EventMeta, Position};
 use crate::text::PublicKey;
 
@@ -17,15 +17,15 @@ use crate::text::PublicKey;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ActivityState {
     pub(super) log: Option<LogId>,
-    pub(super) open: Map<SessionId, Session>,
+    pub(super) open: Table<SessionId, Session>,
     pub(super) open_of: Map<ClientId, SessionId>,
     /// By client and the position at which it closed.
-    pub(super) closed: Map<(ClientId, Position), Session>,
+    pub(super) closed: Table<(ClientId, Position), Session>,
     pub(super) closed_order: Map<Position, ClientId>,
     closed_ids: Map<SessionId, (ClientId, Position)>,
     pub(super) usage: Map<MappingId, (Usage, Position)>,
     pub(super) usage_order: Set<(Position, MappingId)>,
-    pub(super) failures: Map<Position, AuthFailure>,
+    pub(super) failures: Table<Position, AuthFailure>,
     pub(super) carries: Carries,
 }
 
@@ -119,6 +119,7 @@ impl ActivityState {
                     node: event.node,
                     address: event.address,
                     transport: event.transport.clone(),
+                    release: event.release.clone(),
                     opened_at: at.recorded_at,
                     closed: None,
                 };

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use rpds::RedBlackTreeMapSync as Map;
 use serde_json::{Value, json};
 
 use super::ControlState;
@@ -10,6 +9,7 @@ use super::model::{
     ApiKey, Client, ClientStatus, Code, CodeStatus, Ingress, Invite, InviteStatus, Mapping, MappingStatus,
     Node,
 };
+use crate::maps::Table;
 use crate::meta::StreamId;
 
 /// The differences between two states.
@@ -80,10 +80,10 @@ impl ControlState {
 }
 
 /// Both maps are in the order of ids, so one walk through both finds all.
-fn compare<I, T>(before: &Map<I, T>, after: &Map<I, T>, limit: usize, found: &mut Difference)
+fn compare<I, T>(before: &Table<I, T>, after: &Table<I, T>, limit: usize, found: &mut Difference)
 where
     I: Copy + Ord + Into<StreamId>,
-    T: Shown,
+    T: Shown + Clone,
 {
     let (mut old, mut new) = (before.iter().peekable(), after.iter().peekable());
     while !found.cut {

@@ -163,19 +163,17 @@ pub(super) fn evolve(state: &mut ControlState, event: &Event, at: &EventMeta) {
 }
 
 fn change_client(state: &mut ControlState, id: ClientId, change: impl FnOnce(&mut Client)) {
-    if let Some(mut client) = state.take_client(id) {
-        change(&mut client);
+    state.change_client(id, |client| {
+        change(client);
         client.version += 1;
-        state.put_client(client);
-    }
+    });
 }
 
 fn change_mapping(state: &mut ControlState, id: MappingId, change: impl FnOnce(&mut Mapping)) {
-    if let Some(mut mapping) = state.take_mapping(id) {
-        change(&mut mapping);
+    state.change_mapping(id, |mapping| {
+        change(mapping);
         mapping.version += 1;
-        state.put_mapping(mapping);
-    }
+    });
 }
 
 fn close_code(state: &mut ControlState, id: CodeId, status: CodeStatus, at: &EventMeta) {

@@ -11,6 +11,7 @@ mod refusal;
 mod state;
 #[cfg(test)]
 mod tests;
+mod touched;
 mod undo;
 
 pub use command::{ControlCommand, IngressRequest};
@@ -22,6 +23,7 @@ pub use model::{
 pub use no_undo::NoUndo;
 pub use refusal::{Quota, Refusal, RefusalClass};
 pub use state::ControlState;
+pub use touched::Touched;
 pub use undo::Past;
 
 use crate::aggregate::{Aggregate, Decision};

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
 use serde::{Deserialize, Serialize};
 
 use super::command::ControlCommand;
@@ -11,6 +10,7 @@ use super::model::{
 };
 use crate::ids::{ClientId, CodeId, InviteId, KeyId, LogId, MappingId, NodeId};
 use crate::limits::{CLOSED_KEPT_MAX, DUE_BATCH_MAX, NODES_KEPT_MAX};
+use crate::maps::{Map, Set, Table};
 use crate::meta::{Entity, Position, StreamId};
 use crate::text::{Digest32, PublicKey};
 use crate::time::Timestamp;
@@ -21,9 +21,9 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ControlState {
     pub(super) log: Option<LogId>,
-    pub(super) clients: Map<ClientId, Client>,
+    pub(super) clients: Table<ClientId, Client>,
     client_keys: Map<PublicKey, ClientId>,
-    pub(super) mappings: Map<MappingId, Mapping>,
+    pub(super) mappings: Table<MappingId, Mapping>,
     ports: Map<u16, MappingId>,
     /// By target client and name.
     names: Map<(ClientId, String), MappingId>,
@@ -31,17 +31,17 @@ pub struct ControlState {
     listens: Map<(ClientId, SocketAddr), MappingId>,
     /// Which client takes part in which mapping, as listener or target.
     members: Set<(ClientId, MappingId)>,
-    pub(super) codes: Map<CodeId, Code>,
+    pub(super) codes: Table<CodeId, Code>,
     lookups: Map<String, CodeId>,
     open_codes: Set<(ClientId, CodeId)>,
-    pub(super) invites: Map<InviteId, Invite>,
+    pub(super) invites: Table<InviteId, Invite>,
     invite_hashes: Map<Digest32, InviteId>,
     open_invites: Set<InviteId>,
-    pub(super) keys: Map<KeyId, ApiKey>,
+    pub(super) keys: Table<KeyId, ApiKey>,
     key_hashes: Map<Digest32, KeyId>,
     active_keys: Set<KeyId>,
-    pub(super) nodes: Map<NodeId, Node>,
-    deadlines: Set<(Timestamp, Due)>,
+    pub(super) nodes: Table<NodeId, Node>,
+    pub(super) deadlines: Set<(Timestamp, Due)>,
     /// What is used up, in that order.
     closed: Map<Position, Closed>,
     pub(super) trimmed: Position,
@@ -49,11 +49,18 @@ pub struct ControlState {
 
 /// What a deadline is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-enum Due {
+pub(super) enum Due {
     Mapping(MappingId),
     Code(CodeId),
     Invite(InviteId),
     Key(KeyId),
+}
+
+impl Due {
+    /// Before all others of one time.
+    pub(super) const FIRST: Self = Self::Mapping(MappingId::from_bytes([0; 16]));
+    /// After all others.
+    pub(super) const LAST: Self = Self::Key(KeyId::from_bytes([0xff; 16]));
 }
 
 /// Something that is remembered for a while only.
@@ -130,7 +137,7 @@ impl ControlState {
 
     /// The code with this lookup part.
     pub fn code_by_lookup(&self, lookup: &str) -> Option<&Code> {
-        self.lookups.get(lookup).and_then(|id| self.codes.get(id))
+        self.lookups.get(&lookup.to_owned()).and_then(|id| self.codes.get(id))
     }
 
     /// Codes of the client that were neither redeemed nor revoked nor noted as expired, by id.
@@ -254,9 +261,15 @@ impl ControlState {
         self.clients.insert_mut(client.id, client);
     }
 
+    /// Changes a client where it stands; its key never changes.
+    pub(super) fn change_client(&mut self, id: ClientId, change: impl FnOnce(&mut Client)) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            change(client);
+        }
+    }
+
     pub(super) fn take_client(&mut self, id: ClientId) -> Option<Client> {
-        let client = self.clients.get(&id).cloned()?;
-        self.clients.remove_mut(&id);
+        let client = self.clients.take(&id)?;
         self.client_keys.remove_mut(&client.public_key);
         Some(client)
     }
@@ -266,7 +279,53 @@ impl ControlState {
         self.take_mapping(id);
         self.members.insert_mut((mapping.target.client, id));
         self.names.insert_mut((mapping.target.client, mapping.name.clone()), id);
-        match mapping.ingress {
+        self.note_ingress(id, mapping.ingress);
+        if let Some(end) = mapping.options.expires_at {
+            self.deadlines.insert_mut((end, Due::Mapping(id)));
+        }
+        self.mappings.insert_mut(id, mapping);
+    }
+
+    /// Changes a mapping where it stands. Of the indexes, only those are touched that look at what is different:
+    /// most changes are of its status or its options, and those of one mapping come often.
+    pub(super) fn change_mapping(&mut self, id: MappingId, change: impl FnOnce(&mut Mapping)) {
+        let Some(mapping) = self.mappings.get_mut(&id) else { return };
+        let was = (mapping.name.clone(), mapping.ingress, mapping.options.expires_at);
+        change(mapping);
+        let client = mapping.target.client;
+        let name = (mapping.name != was.0).then(|| mapping.name.clone());
+        let (ingress, end) = (mapping.ingress, mapping.options.expires_at);
+        if let Some(name) = name {
+            self.names.remove_mut(&(client, was.0));
+            self.names.insert_mut((client, name), id);
+        }
+        if ingress != was.1 {
+            self.forget_ingress(id, was.1, client);
+            self.note_ingress(id, ingress);
+        }
+        if end != was.2 {
+            if let Some(end) = was.2 {
+                self.deadlines.remove_mut(&(end, Due::Mapping(id)));
+            }
+            if let Some(end) = end {
+                self.deadlines.insert_mut((end, Due::Mapping(id)));
+            }
+        }
+    }
+
+    pub(super) fn take_mapping(&mut self, id: MappingId) -> Option<Mapping> {
+        let mapping = self.mappings.take(&id)?;
+        self.members.remove_mut(&(mapping.target.client, id));
+        self.names.remove_mut(&(mapping.target.client, mapping.name.clone()));
+        self.forget_ingress(id, mapping.ingress, mapping.target.client);
+        if let Some(end) = mapping.options.expires_at {
+            self.deadlines.remove_mut(&(end, Due::Mapping(id)));
+        }
+        Some(mapping)
+    }
+
+    fn note_ingress(&mut self, id: MappingId, ingress: Ingress) {
+        match ingress {
             Ingress::Port { port } => {
                 self.ports.insert_mut(port, id);
             }
@@ -277,32 +336,23 @@ impl ControlState {
                 }
             }
         }
-        if let Some(end) = mapping.options.expires_at {
-            self.deadlines.insert_mut((end, Due::Mapping(id)));
-        }
-        self.mappings.insert_mut(id, mapping);
     }
 
-    pub(super) fn take_mapping(&mut self, id: MappingId) -> Option<Mapping> {
-        let mapping = self.mappings.get(&id).cloned()?;
-        self.mappings.remove_mut(&id);
-        self.members.remove_mut(&(mapping.target.client, id));
-        self.names.remove_mut(&(mapping.target.client, mapping.name.clone()));
-        match mapping.ingress {
+    /// `target` takes part in the mapping however its traffic enters.
+    fn forget_ingress(&mut self, id: MappingId, ingress: Ingress, target: ClientId) {
+        match ingress {
             Ingress::Port { port } => {
                 self.ports.remove_mut(&port);
             }
             Ingress::Client { client, listen } => {
-                self.members.remove_mut(&(client, id));
+                if client != target {
+                    self.members.remove_mut(&(client, id));
+                }
                 if listen.port() != 0 {
                     self.listens.remove_mut(&(client, listen));
                 }
             }
         }
-        if let Some(end) = mapping.options.expires_at {
-            self.deadlines.remove_mut(&(end, Due::Mapping(id)));
-        }
-        Some(mapping)
     }
 
     pub(super) fn put_code(&mut self, code: Code, at: Position) {
@@ -320,8 +370,7 @@ impl ControlState {
     }
 
     pub(super) fn take_code(&mut self, id: CodeId) -> Option<Code> {
-        let code = self.codes.get(&id).cloned()?;
-        self.codes.remove_mut(&id);
+        let code = self.codes.take(&id)?;
         self.lookups.remove_mut(&code.lookup);
         self.open_codes.remove_mut(&(code.client, id));
         self.deadlines.remove_mut(&(code.activate_until, Due::Code(id)));
@@ -343,8 +392,7 @@ impl ControlState {
     }
 
     pub(super) fn take_invite(&mut self, id: InviteId) -> Option<Invite> {
-        let invite = self.invites.get(&id).cloned()?;
-        self.invites.remove_mut(&id);
+        let invite = self.invites.take(&id)?;
         self.invite_hashes.remove_mut(&invite.secret_hash);
         self.open_invites.remove_mut(&id);
         self.deadlines.remove_mut(&(invite.expires_at, Due::Invite(id)));
@@ -368,8 +416,7 @@ impl ControlState {
     }
 
     pub(super) fn take_key(&mut self, id: KeyId) -> Option<ApiKey> {
-        let key = self.keys.get(&id).cloned()?;
-        self.keys.remove_mut(&id);
+        let key = self.keys.take(&id)?;
         self.key_hashes.remove_mut(&key.hash);
         self.active_keys.remove_mut(&id);
         if let Some(end) = key.expires_at {

@@ -1,7 +1,7 @@
 //! What can happen, and how it is kept.
 //!
 //! Each kind of event has a number and a name for good, and a payload struct for each version
-//! ([`v1`]). To change a payload:
+//! ([`v1`], [`v2`]). To change a payload:
 //!
 //! 1. add the struct to a module `v<n + 1>`, and `From<v<n>::…>` for it,
 //! 2. in the table below, make it the payload of its row and append the one before as `older`,
@@ -14,6 +14,7 @@ mod sentences;
 #[cfg(test)]
 mod tests;
 pub mod v1;
+pub mod v2;
 
 use serde::Serialize;
 
@@ -238,7 +239,7 @@ events! {
     /// A log began.
     1 LogCreated "log.created" log 1: v1::LogCreated;
     /// A link was established.
-    100 SessionOpened "session.opened" session 1: v1::SessionOpened;
+    100 SessionOpened "session.opened" session 2: v2::SessionOpened, older 1: v1::SessionOpened;
     /// A link ended.
     101 SessionClosed "session.closed" session 1: v1::SessionClosed;
     /// A link ended without anybody saying so.

@@ -187,7 +187,15 @@ fn samples(v: Values) -> Vec<AnyEvent> {
     ];
     let activity: Vec<ActivityEvent> = vec![
         log.into(),
-        v1::SessionOpened { session, client, node, address: v.socket(), transport: v.text() }.into(),
+        v2::SessionOpened {
+            session,
+            client,
+            node,
+            address: v.socket(),
+            transport: v.text(),
+            release: v.maybe(v.text()),
+        }
+        .into(),
         v1::SessionClosed { session, client, reason: v.text() }.into(),
         v1::SessionExpired { session, client }.into(),
         v1::UsageRecorded {
@@ -206,6 +214,7 @@ fn samples(v: Values) -> Vec<AnyEvent> {
             node,
             address: v.socket(),
             transport: v.text(),
+            release: v.maybe(v.text()),
             opened_at: v.time(),
             closed: v.maybe(v1::SessionEnd {
                 at: v.time(),

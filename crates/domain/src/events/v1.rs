@@ -445,6 +445,8 @@ payloads! {
         address: SocketAddr,
         /// The transport of the link.
         transport: String,
+        /// The release of the client's program, as it says. Absent: it did not say.
+        release: Option<String>,
         /// Since when.
         opened_at: Timestamp,
         /// How it ended. Absent: it is open.

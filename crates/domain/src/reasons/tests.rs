@@ -119,6 +119,7 @@ impl Known {
             node: NodeId::from_bytes([9; 16]),
             address: "198.51.100.7:50214".parse().unwrap(),
             transport: "tcp".into(),
+            release: Some("0.1.0".into()),
         })
     }
 

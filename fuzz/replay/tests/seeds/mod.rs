@@ -132,6 +132,7 @@ fn payloads() -> Vec<(&'static str, String, Vec<u8>)> {
         node: NodeId::from_bytes([7; 16]),
         address: SocketAddr::from(([192, 0, 2, 7], 50_000)),
         transport: "tcp".into(),
+        release: Some("0.1.0".into()),
     };
     let failure = ActivityCommand::RecordAuthFailure {
         address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),

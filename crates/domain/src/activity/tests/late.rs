@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::activity::state::Bounds;
+use crate::maps::Map;
 
 /// Bounds that are reached after a few events.
 pub(super) const SMALL: Bounds = Bounds { closed_per_client: 2, closed: 4, usage: 3, failures: 2 };
@@ -130,7 +131,11 @@ impl World {
 fn seen_from(from: Position, state: &ActivityState) -> ActivityState {
     let mut state = state.clone();
     let kept = state.finished_carries().filter(|carry| carry.started >= from);
-    state.carries.finished = kept.map(|carry| (carry.finished, *carry)).collect();
+    let mut finished = Map::default();
+    for carry in kept {
+        finished.insert_mut(carry.finished, *carry);
+    }
+    state.carries.finished = finished;
     (state.carries.trimmed, state.carries.whole_from) = (Position(0), Position(0));
     state
 }

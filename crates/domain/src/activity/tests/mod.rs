@@ -14,6 +14,7 @@ use crate::codec;
 use crate::ids::{CommandId, KeyId};
 use crate::limits::{
     AUTH_FAILURES_KEPT_MAX, CLOSED_SESSIONS_MAX, CLOSED_SESSIONS_PER_CLIENT_MAX, REASON_BYTES_MAX,
+    USAGE_KEPT_MAX,
 };
 use crate::meta::{Actor, Position};
 
@@ -81,6 +82,7 @@ fn open(number: u64, of: u64) -> ActivityCommand {
         node: NodeId::from_bytes([1; 16]),
         address: SocketAddr::from(([192, 0, 2, 1], 5)),
         transport: "tcp".into(),
+        release: Some("0.1.0".into()),
     }
 }
 
@@ -207,4 +209,57 @@ fn what_is_noted_reads_back_as_it_is() {
     story.when(Actor::System, &command).unwrap();
     let back: ActivityState = codec::decode_snapshot(&codec::encode_snapshot(&story.state).unwrap()).unwrap();
     assert_eq!(back, story.state);
+}
+
+/// C66: what was folded from events of the first version is folded from them for ever.
+#[test]
+fn c66_sessions_of_the_first_version_fold_to_sessions_without_a_release() {
+    use crate::events::{v1, v2};
+
+    let (session, client, node) = (session(1), client(1), NodeId::from_bytes([1; 16]));
+    let (address, transport) = (SocketAddr::from(([192, 0, 2, 1], 5)), "tcp".to_owned());
+    let old = v1::SessionOpened { session, client, node, address, transport: transport.clone() };
+    let decode = |version, payload: Vec<u8>| {
+        ActivityEvent::decode(100, version, codec::PAYLOAD_CODEC, &payload).unwrap()
+    };
+    let lifted = decode(1, codec::encode(&old).unwrap());
+    let same = v2::SessionOpened { session, client, node, address, transport, release: None };
+    assert_eq!(lifted, ActivityEvent::from(same.clone()));
+    assert_eq!(lifted.sentence().matches("release").count(), 0, "{}", lifted.sentence());
+
+    let newer = v2::SessionOpened { release: Some("0.2.0".into()), ..same.clone() };
+    let newer = decode(2, codec::encode(&newer).unwrap());
+    assert!(newer.sentence().ends_with("over tcp, release 0.2.0"), "{}", newer.sentence());
+
+    let fold = |event| {
+        let mut story = Story::new();
+        story.record(vec![event]);
+        story.state
+    };
+    assert_eq!(fold(lifted.clone()), fold(same.into()));
+    assert_eq!(fold(lifted).session(session).unwrap().release, None);
+    assert_eq!(fold(newer).session(session).unwrap().release.as_deref(), Some("0.2.0"));
+}
+
+#[test]
+fn of_too_many_mappings_with_traffic_the_one_without_for_longest_is_forgotten() {
+    let mut story = Story::new();
+    let mapping = |number: usize| MappingId::from_bytes((number as u128).to_be_bytes());
+    let traffic = |number: usize| {
+        let used =
+            v1::UsageRecorded { mapping: mapping(number), bytes_in: 1, bytes_out: 0, tunnels: 0, refused: 0 };
+        vec![used.into()]
+    };
+    for number in 0..USAGE_KEPT_MAX {
+        story.record(traffic(number));
+    }
+    // The first two have traffic again, so the third is the one that is quiet for longest.
+    story.record(traffic(0));
+    story.record(traffic(1));
+    story.record(traffic(USAGE_KEPT_MAX));
+    let bytes = |story: &Story, number: usize| story.state.usage(mapping(number)).bytes_in;
+    assert_eq!([0, 1, 2, 3, USAGE_KEPT_MAX].map(|number| bytes(&story, number)), [2, 2, 0, 1, 1]);
+    // And again: the fourth, not the ones that were looked at before.
+    story.record(traffic(2));
+    assert_eq!([0, 1, 2, 3, 4].map(|number| bytes(&story, number)), [2, 2, 1, 0, 1]);
 }

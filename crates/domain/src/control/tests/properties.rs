@@ -177,6 +177,49 @@ proptest! {
         check(&story);
     }
 
+    /// Who follows by what was touched serves what somebody serves who looks at everything.
+    #[test]
+    fn whatever_is_served_otherwise_is_touched(steps in steps(), looks in vec(1..5_usize, 1..20)) {
+        let mut story = Story::with_clients(4);
+        let (mut seen, mut then) = (story.state.clone(), story.now);
+        let mut looks = looks.into_iter().cycle();
+        let mut until = looks.next().unwrap_or(1);
+        for step in steps {
+            let actor = step.actor;
+            story.after(Duration::from_secs(step.seconds));
+            let command = step.command(story.now);
+            let _ = story.execute(actor, &command);
+            until -= 1;
+            if until > 0 {
+                continue;
+            }
+            until = looks.next().unwrap_or(1);
+            let (state, now) = (&story.state, story.now);
+            let touched = state.touched_since(&seen, then, now);
+            let served = |state: &ControlState, now| -> BTreeMap<MappingId, Mapping> {
+                let served = state.mappings().filter(|mapping| state.serves(mapping, now));
+                served.map(|mapping| (mapping.id, mapping.clone())).collect()
+            };
+            let (was, is) = (served(&seen, then), served(state, now));
+            for id in was.keys().chain(is.keys()) {
+                if was.get(id) != is.get(id) {
+                    prop_assert!(touched.mappings.contains(id));
+                    for mapping in was.get(id).into_iter().chain(is.get(id)) {
+                        prop_assert!(touched.clients.contains(&mapping.target.client));
+                        prop_assert!(mapping.listener().is_none_or(|it| touched.clients.contains(&it)));
+                    }
+                }
+            }
+            for number in 0..6 {
+                let active = |state: &ControlState| state.client(client(number)).map(Client::is_active);
+                if active(&seen) != active(state) {
+                    prop_assert!(touched.clients.contains(&client(number)));
+                }
+            }
+            (seen, then) = (state.clone(), now);
+        }
+    }
+
     #[test]
     fn folding_the_log_again_gives_the_same_state(steps in steps(), cut: prop::sample::Index) {
         let mut story = Story::with_clients(3);
