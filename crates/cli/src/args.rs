@@ -141,6 +141,9 @@ pub struct ServeArgs {
     /// Make a new link key where the old one is lost; every client must join anew
     #[arg(long)]
     pub new_link_key: bool,
+    /// Set checkpoints aside that disagree with the log, after a backup was put back or the log was repaired
+    #[arg(long)]
+    pub new_checkpoints: bool,
 }
 
 /// How a verb reaches a server as its administrator.
@@ -384,6 +387,8 @@ pub enum LogVerb {
     VerifyExport {
         /// The file; `-` reads standard input
         file: PathBuf,
+        #[command(flatten)]
+        against: AgainstArgs,
     },
     /// Make a log again from a whole export, in a store that holds nothing of it
     Import {
@@ -413,11 +418,24 @@ pub enum LogVerb {
         #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=500))]
         limit: u32,
     },
-    /// Check density, checksums and the hash chain; exit 1 at the first bad position
+    /// Check density, checksums and the hash chain, and with checkpoints that the log is what it was; exit 1 at the first bad position
     Verify {
         #[command(flatten)]
         log: LogArgs,
+        #[command(flatten)]
+        against: AgainstArgs,
     },
+}
+
+/// What a log is compared with.
+#[derive(Clone, Debug, Default, Args)]
+pub struct AgainstArgs {
+    /// A file of checkpoints that a server has written, best one that was kept elsewhere
+    #[arg(long, value_name = "FILE", requires = "checkpoint_key")]
+    pub checkpoints: Option<PathBuf>,
+    /// The public key they are signed with, or a file that holds it, as checkpoint.pub of the data folder
+    #[arg(long, value_name = "FILE|KEY", requires = "checkpoints")]
+    pub checkpoint_key: Option<String>,
 }
 
 /// The verbs of `store`.

@@ -25,6 +25,7 @@
 //!
 //! With one command in the queue there is one command in the frame: nothing ever waits for company.
 
+mod agreement;
 mod answered;
 mod appender;
 mod batch;
@@ -61,6 +62,7 @@ mod verify;
 mod verify_export;
 mod verify_with;
 
+pub use agreement::disagreement;
 pub use answered::{REMEMBERED_FOR, REMEMBERED_POSITIONS};
 pub use batch::Committed;
 pub use checkpoint::{
@@ -82,5 +84,5 @@ pub use options::{
 pub use recorded::{READ_EVENTS_MAX, Recorded, read_stored};
 pub use replay::{AsOf, View, replay_stored};
 pub use verify::{Verified, verify};
-pub use verify_export::{VerifiedExport, verify_export};
+pub use verify_export::{VerifiedExport, verify_export, verify_export_with};
 pub use verify_with::verify_with;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use underpass_api::{Access, ApiState};
 use underpass_control::{Control, ControlOptions};
 use underpass_domain::LogName;
-use underpass_eventlog::{LogError, Verified};
+use underpass_eventlog::{CheckpointBook, CheckpointPublicKey, LogError, Verified};
 use underpass_tasks::Tasks;
 
 use crate::advertise::advertised;
@@ -106,6 +106,23 @@ impl Offline {
         let data = DataFolder::open(folder, false).map_err(StartError::from)?;
         let backend = Backend::open(&place(&data)?, &data.join("store")).await?;
         let verified = underpass_eventlog::verify(&backend.store(), log).await;
+        backend.close().await;
+        Ok(verified?)
+    }
+
+    /// The same, and that it agrees with the checkpoints in `book`.
+    ///
+    /// # Errors
+    /// As [`Offline::verify`].
+    pub async fn verify_with(
+        folder: &Path,
+        log: LogName,
+        book: &CheckpointBook,
+        key: &CheckpointPublicKey,
+    ) -> Result<Verified, VerifyError> {
+        let data = DataFolder::open(folder, false).map_err(StartError::from)?;
+        let backend = Backend::open(&place(&data)?, &data.join("store")).await?;
+        let verified = underpass_eventlog::verify_with(&backend.store(), log, &book.of(log), key).await;
         backend.close().await;
         Ok(verified?)
     }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use underpass_domain::{Clock, LogName, LogPosition, Timestamp};
 use underpass_server::{DataError, Offline, StartError, SystemClock, VerifyError};
 
+use super::checkpoints::Against;
 use super::diff;
 use super::ls::plain;
 use super::serve::start_failed;
@@ -19,11 +20,17 @@ const SNAPSHOT_PAGE: u64 = 500;
 
 pub(super) async fn run(verb: LogVerb, output: Output) -> Result<(), CliError> {
     match verb {
-        LogVerb::Verify { log } => verify(&log, output).await,
+        LogVerb::Verify { log, against } => match Against::named(&against).await? {
+            Some(against) => against.verify(&log, output).await,
+            None => verify(&log, output).await,
+        },
         LogVerb::Export { log, after, until, out } => {
             super::export::export(&log, after, until, out.as_deref(), output).await
         }
-        LogVerb::VerifyExport { file } => super::export::verify(&file, output).await,
+        LogVerb::VerifyExport { file, against } => {
+            let against = Against::named(&against).await?;
+            super::export::verify(&file, against.as_ref(), output).await
+        }
         LogVerb::Import { file, to, name } => super::export::import(&file, &to, &name, output).await,
         LogVerb::Tail { log, lines, no_follow } => {
             asking(&log.admin, async |admin| tail(admin, &log, lines, !no_follow, output).await).await
