@@ -10,6 +10,11 @@ use underpass_domain::LogPosition;
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 not found, 5 can't reach, 10 credentials \
                           refused.";
 
+/// Of what copies logs.
+const PROGRESS: &str = "With --output json a line {\"event\":\"progress\",\"log\":...,\"checked\":...,\"written\":...,\"end\":...} \
+                        goes to standard output for each hundredth of a log; `end` is null while it is unknown. Cut off, it \
+                        is run again and goes on where it was.";
+
 /// Reach services behind NAT and firewalls; every change is an event on one verifiable log.
 #[derive(Debug, Parser)]
 #[command(name = "underpass", version, after_help = EXIT_CODES, max_term_width = 110)]
@@ -391,6 +396,7 @@ pub enum LogVerb {
         against: AgainstArgs,
     },
     /// Make a log again from a whole export, in a store that holds nothing of it
+    #[command(after_help = PROGRESS)]
     Import {
         /// The file; `-` reads standard input
         file: PathBuf,
@@ -442,6 +448,7 @@ pub struct AgainstArgs {
 #[derive(Debug, Subcommand)]
 pub enum StoreVerb {
     /// Copy both logs into another store, check them on the way, and compare; resumable, the source is only read
+    #[command(after_help = PROGRESS)]
     Migrate {
         /// Where they are: rocksdb:DIR, etcd://HOST:PORT/PREFIX or config:FILE
         #[arg(long, value_name = "STORE")]

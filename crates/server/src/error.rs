@@ -50,6 +50,9 @@ pub enum StartError {
         /// The log in the store.
         found: Option<underpass_domain::LogId>,
     },
+    /// The store holds a part of what was moved into it.
+    #[error("the logs were moved into this store in part only")]
+    HalfMoved,
     /// The log is not what it was when its newest checkpoint was written.
     #[error("the log disagrees with its checkpoints in {}: {why}", file.display())]
     Checkpoints {
@@ -119,6 +122,7 @@ impl StartError {
             Self::Etcd(error) => etcd_code(error),
             Self::StoreCall(_) => "store.unavailable",
             Self::OtherLog { .. } => "store.other_log",
+            Self::HalfMoved => "log.half_copied",
             Self::Checkpoints { .. } => "checkpoints.disagree",
             Self::Book { source, .. } => source.code(),
             Self::CheckpointFile { .. } => "config.file",
@@ -149,6 +153,7 @@ impl StartError {
             Self::Etcd(error) => etcd_hint(error).to_owned(),
             Self::StoreCall(_) => "check that the store runs and has space, and try again".to_owned(),
             Self::OtherLog { .. } => "check `[store]` in the configuration; move a log with `underpass store migrate`, or begin a new one with another data folder".to_owned(),
+            Self::HalfMoved => "run the migration again, or empty the store".to_owned(),
             Self::Checkpoints { .. } => "put back the newest copy of the store; if the log is meant to be as it is, after a backup or a repair, start once with --new-checkpoints".to_owned(),
             Self::Book { file, .. } => {
                 format!("put {} back from a copy, or move it away: checkpoints begin anew then", file.display())

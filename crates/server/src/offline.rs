@@ -17,6 +17,7 @@ use crate::advertise::advertised;
 use crate::api_server::{self, invite_line};
 use crate::backend::{Backend, Place};
 use crate::backup::FolderBackups;
+use crate::belonging;
 use crate::data::DataFolder;
 use crate::error::StartError;
 use crate::system::{SystemClock, SystemRandom};
@@ -65,6 +66,10 @@ impl Offline {
         let line = invite_line(vec![advertise.clone()], link_key.public())?;
         let node = data.node_id(underpass_domain::Clock::now(&*clock), &*random)?;
         let backend = Backend::open(&place, &data.join("store")).await?;
+        if let Err(error) = belonging::refuse_half_moved(&backend.store()).await {
+            backend.close().await;
+            return Err(error);
+        }
         let fatal = CancellationToken::new();
         let log = Tasks::new("log", fatal.clone());
         let mut options = ControlOptions::new(node, "offline");
