@@ -13,6 +13,7 @@ mod checkpoints;
 pub mod config;
 mod data;
 mod error;
+mod measures;
 mod node;
 mod offline;
 mod system;

@@ -148,6 +148,7 @@ impl Node {
             state.server_key = server_key;
             config.store.name().clone_into(&mut state.store);
             state.backups = backups;
+            state.measures = Some(Arc::new(backend.clone()));
             Arc::new(state)
         };
         let backups: Arc<dyn Backups> =
