@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod bytes;
+pub mod logs;
 pub mod process;
 pub mod server;
 pub mod services;

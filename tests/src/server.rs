@@ -112,7 +112,13 @@ impl Server {
 
     /// The same, with settings: `("server.shutdown_grace_s", "2")`.
     pub fn start_with(store: Store, settings: &[(&str, &str)]) -> Self {
+        Self::start_in(store, settings, |_| {})
+    }
+
+    /// The same, after something was done with the path of its data folder, which is not there yet.
+    pub fn start_in(store: Store, settings: &[(&str, &str)], prepare: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        prepare(&folder.path().join("data"));
         let mut environment: Vec<(String, String)> = settings
             .iter()
             .map(|(key, value)| {

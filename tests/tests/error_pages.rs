@@ -5,10 +5,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Words with a dot that stand in the sources and are no codes.
-const NOT_CODES: [&str; 11] = [
+const NOT_CODES: [&str; 14] = [
     "admin.key",
     "agent.lock",
     "agent.sock",
+    "checkpoint.key",
+    "checkpoint.pub",
+    "checkpoints.jsonl",
     "control.sock",
     "link.key",
     "place.json",

@@ -3,33 +3,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use serde_json::Value;
 use underpass_store_etcd::testkit::EtcdServer;
 use underpass_tests::bytes::{echo, echoes};
-use underpass_tests::{Done, Server, Store, run};
-
-/// The copies of the lines about one log each.
-#[track_caller]
-fn of<'a>(done: &'a Done, log: &str) -> &'a Value {
-    assert_eq!(done.code, 0, "{done:?}");
-    done.lines
-        .iter()
-        .find(|line| line["log"] == log)
-        .unwrap_or_else(|| panic!("nothing of {log} in {done:?}"))
-}
-
-/// What `log replay` says of a folder that no server uses, without the moment itself.
-fn read_models(data: &Path) -> Vec<Value> {
-    let data = data.display().to_string();
-    let read = |log| {
-        let mut model = run(&["log", "replay", "--data", &data, "--log-name", log]).last().clone();
-        model.as_object_mut().unwrap().remove("at");
-        model
-    };
-    ["control", "activity"].map(read).into()
-}
+use underpass_tests::logs::{of, read_models};
+use underpass_tests::{Server, Store, run};
 
 /// C63: RocksDB to etcd to RocksDB. What was there is there, and a server takes it up by configuration alone.
 #[test]

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -19,8 +21,14 @@ use underpass_tests::{Client, Process, Server, Store, eventually, now, run, tort
 /// Leases of the servers here: the shortest that etcd can do, and a second that our store adds.
 const LEASE_S: &str = "2";
 
+const SETTINGS: [(&str, &str); 2] =
+    [("server.presence_ttl_s", LEASE_S), ("store.etcd.request_timeout_s", "2")];
+
 /// No answer takes longer. Twice what the server promises, for a busy machine.
 const ANSWERED: Duration = Duration::from_secs(20);
+
+/// Changes that a full disk may still take, into room that RocksDB had reserved before.
+const CHANGES_MAX: u32 = 200;
 
 /// How long a store is away: longer than leases live; a minute in `make torture`.
 fn outage() -> Duration {
@@ -103,8 +111,10 @@ struct Scene {
 
 impl Scene {
     fn new(store: Store) -> Self {
-        let settings = [("server.presence_ttl_s", LEASE_S), ("store.etcd.request_timeout_s", "2")];
-        let server = Server::start_with(store, &settings);
+        Self::on(Server::start_with(store, &SETTINGS))
+    }
+
+    fn on(server: Server) -> Self {
         let target = echo().to_string();
         let (laptop, desk) = (server.client("laptop"), server.client("desk"));
         let up = |client: &Client| {
@@ -253,6 +263,153 @@ fn c67_a_node_outlasts_a_full_disk() {
     outlasts(Store::RocksDb, |server| limit_files(server, Some(0)), |server| limit_files(server, None));
 }
 
+/// A disk of its own for a data folder, in memory.
+const DISK_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Names the folder in which a disk may be mounted: set for a run of this test inside namespaces of its own.
+const INSIDE: &str = "UNDERPASS_TESTS_SMALL_DISK";
+
+/// C67, with a file system that is full. The test runs itself again where it may mount one.
+#[test]
+fn c67_a_node_outlasts_a_disk_that_is_full_and_keeps_what_it_acknowledged() {
+    if std::env::var_os(INSIDE).is_some() {
+        return a_full_disk();
+    }
+    let name = "c67_a_node_outlasts_a_disk_that_is_full_and_keeps_what_it_acknowledged";
+    let folder = tempfile::tempdir().unwrap();
+    let mounts = Command::new("unshare")
+        .args(["-rm", "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+        .arg(folder.path())
+        .output();
+    match mounts {
+        Ok(done) if done.status.success() => {
+            // Whatever the inner run leaves lies in a folder of this one.
+            let inner = Command::new("unshare")
+                .arg("-rm")
+                .arg(std::env::current_exe().unwrap())
+                .args(["--exact", name, "--nocapture"])
+                .env(INSIDE, "1")
+                .env("TMPDIR", folder.path())
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&inner.stdout) + String::from_utf8_lossy(&inner.stderr);
+            assert!(inner.status.success() && said.contains("1 passed"), "{said}");
+        }
+        refused => {
+            // Past what the test runner keeps to itself.
+            let _ = writeln!(
+                std::io::stderr(),
+                "\n!! NO FILE SYSTEM CAN BE MOUNTED HERE: {name} runs with a limit of the sizes of files instead \
+                 of a full disk ({refused:?})\n"
+            );
+            fills_up(
+                Scene::new(Store::RocksDb),
+                |server| limit_files(server, Some(0)),
+                |server| {
+                    limit_files(server, None);
+                },
+            );
+        }
+    }
+}
+
+fn a_full_disk() {
+    let server = Server::start_in(Store::RocksDb, &SETTINGS, |data| {
+        fs::create_dir(data).unwrap();
+        let options = format!("size={DISK_BYTES},mode=0700");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(data).status();
+        assert!(mounted.unwrap().success());
+    });
+    let ballast = |server: &Server| server.data().join("ballast");
+    fills_up(
+        Scene::on(server),
+        |server| {
+            let mut file = fs::File::create(ballast(server)).unwrap();
+            let error = (0..DISK_BYTES).find_map(|_| file.write_all(&[0x55; 4096]).err());
+            assert_eq!(error.map(|error| error.kind()), Some(std::io::ErrorKind::StorageFull));
+        },
+        |server| fs::remove_file(ballast(server)).unwrap(),
+    );
+}
+
+/// Changes go on until the disk takes no more. What was acknowledged is there, then and after a kill.
+fn fills_up(mut scene: Scene, fill: impl Fn(&Server), make_room: impl Fn(&Server)) {
+    let mut acknowledged = Vec::new();
+    let mut change = |server: &Server| {
+        let mut body = scene.another.clone();
+        body["name"] = json!(format!("change-{}", acknowledged.len()));
+        let answer = server.api().call(Method::POST, "/v1/mappings", Some(&body));
+        if answer.0 == 201 {
+            acknowledged.push(body["name"].as_str().unwrap().to_owned());
+        }
+        answer
+    };
+    for _ in 0..5 {
+        assert_eq!(change(&scene.server).0, 201);
+    }
+    let stream = Stream::through(scene.web);
+    fill(&scene.server);
+    // RocksDB may have reserved room for its log.
+    let mut taken = 0;
+    let refused = loop {
+        match change(&scene.server) {
+            (201, _) if taken < CHANGES_MAX => taken += 1,
+            answer => break answer,
+        }
+    };
+    assert_eq!((refused.0, &refused.1["code"]), (503, &json!("store.unavailable")), "{refused:?}");
+    becomes(&scene.server, "/readyz", 503);
+    let begun = now();
+    while begun.elapsed() < outage() {
+        let carried = stream.carried();
+        is_refused(&scene.server, &scene.another);
+        echoes(scene.web).unwrap();
+        assert_eq!(
+            scene.server.api().mapping("change-4")["name"],
+            "change-4",
+            "what is resident can be read"
+        );
+        assert_eq!(measured(&scene.server, "underpass_store_failed"), 1);
+        eventually("bytes flow", || if stream.carried() > carried { Ok(()) } else { Err(String::new()) });
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(measured(&scene.server, "underpass_store_failures_total") >= 1);
+    make_room(&scene.server);
+
+    becomes(&scene.server, "/readyz", 200);
+    eventually("a change is made", || match change(&scene.server) {
+        (201, _) => Ok(()),
+        // The one that was refused may have been written all the same.
+        (409, problem) if problem["code"] == "name.taken" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert!(scene.server.process.runs(), "without a restart");
+    assert_eq!(measured(&scene.server, "underpass_store_failed"), 0);
+    assert!(measured(&scene.server, "underpass_store_reopened_total") >= 1);
+    stream.end();
+    let all_there = |server: &Server| {
+        let page = server.api().get("/v1/mappings?limit=500");
+        let names: Vec<&str> =
+            page["items"].as_array().unwrap().iter().filter_map(|item| item["name"].as_str()).collect();
+        for name in &acknowledged {
+            assert!(names.contains(&name.as_str()), "{name} was acknowledged: {names:?}");
+        }
+        server.verified()
+    };
+    let heads = all_there(&scene.server);
+    scene.server.kill();
+    scene.server.restart();
+    assert!(all_there(&scene.server) >= heads);
+    eventually("it is served again", || echoes(scene.files));
+}
+
+/// A measurement without labels.
+fn measured(server: &Server, name: &str) -> u64 {
+    let text = server.api().send(Method::GET, "/metrics", None).text().unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no {name}: {text}")).parse().unwrap()
+}
+
 #[test]
 fn c67_a_node_stops_without_its_store_and_says_what_it_could_not_record() {
     let mut scene = Scene::new(Store::Etcd);
@@ -301,8 +458,7 @@ fn c67_the_loss_of_the_leader_of_three_etcds_is_a_hiccup() {
 
 #[test]
 fn c69_two_nodes_share_a_log_and_one_that_slept_through_its_lease_writes_only_with_a_new_one() {
-    let settings = [("server.presence_ttl_s", LEASE_S), ("store.etcd.request_timeout_s", "2")];
-    let one = Server::start_with(Store::Etcd, &settings);
+    let one = Server::start_with(Store::Etcd, &SETTINGS);
     let two = one.another_node();
     let id = |server: &Server| server.api().get("/v1/server")["node"].as_str().unwrap().to_owned();
     assert_ne!(id(&one), id(&two));
@@ -341,8 +497,7 @@ fn c69_two_nodes_share_a_log_and_one_that_slept_through_its_lease_writes_only_wi
 /// C69: the same id twice is only possible with a copy of the data folder.
 #[test]
 fn c69_a_node_whose_id_somebody_else_has_taken_goes_down_and_says_so() {
-    let settings = [("server.presence_ttl_s", LEASE_S), ("store.etcd.request_timeout_s", "2")];
-    let mut old = Server::start_with(Store::Etcd, &settings);
+    let mut old = Server::start_with(Store::Etcd, &SETTINGS);
     old.client("laptop");
     old.process.signal(Signal::STOP);
     let new = old.copy();

@@ -30,11 +30,12 @@ pub use answer::POSITION_HEADER;
 pub use auth::{AT_WAIT, IDEMPOTENCY_KEY_BYTES_MAX};
 pub use docs::{spec_json, spec_yaml};
 pub use live::{LiveEnd, LiveLink, LiveServing, LiveState, LiveTunnel};
+pub use metrics::{Measured, Measurement};
 pub use page::{LIMIT_DEFAULT, LIMIT_MAX};
 pub use problem::{CODES, PROBLEM_JSON, Problem};
 pub use routes::OPEN_ROUTES;
 pub use shell::{BODY_BYTES_MAX, BODY_TIMEOUT};
-pub use state::{Access, ApiState, Backups, InviteLine, REPLAYS_MAX, STREAMS_MAX};
+pub use state::{Access, ApiState, Backups, InviteLine, REPLAYS_MAX, STREAMS_MAX, StoreMeasures};
 
 /// The API over `state`, for whom `access` says. It answers every request; it never fails.
 pub fn router(state: Arc<ApiState>, access: Access) -> impl Endpoint<Output = Response> + use<> {

@@ -11,6 +11,63 @@ use crate::state::ApiState;
 /// The media type of the text format.
 pub const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// One measurement of a store, under a name without `underpass_`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measurement {
+    /// `store_commits_total`; counters end in `_total`.
+    pub name: &'static str,
+    /// What it says, as a sentence.
+    pub help: &'static str,
+    /// The number or numbers.
+    pub value: Measured,
+}
+
+/// What was measured. Names and labels are the program's own: nothing is escaped.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Measured {
+    /// Goes up and down.
+    Gauge(f64),
+    /// Goes up, until the program or its store is started anew.
+    Counter(f64),
+    /// A gauge for each value of one label.
+    Gauges(&'static str, Vec<(String, f64)>),
+    /// How often something fell into a class.
+    Histogram {
+        /// Upper bound of each class, and how many are in it or below.
+        classes: Vec<(f64, u64)>,
+        /// All of them.
+        count: u64,
+        /// What they add up to.
+        sum: f64,
+    },
+}
+
+impl Measurement {
+    fn write(&self, out: &mut String) {
+        let Self { name, help, value } = self;
+        let kind = match value {
+            Measured::Gauge(_) | Measured::Gauges(..) => "gauge",
+            Measured::Counter(_) => "counter",
+            Measured::Histogram { .. } => "histogram",
+        };
+        // Writing to a string can't fail.
+        let _ = writeln!(out, "# HELP underpass_{name} {help}\n# TYPE underpass_{name} {kind}");
+        let _ = match value {
+            Measured::Gauge(value) | Measured::Counter(value) => writeln!(out, "underpass_{name} {value}"),
+            Measured::Gauges(label, values) => values.iter().try_for_each(|(text, value)| {
+                writeln!(out, "underpass_{name}{{{label}=\"{text}\"}} {value}")
+            }),
+            Measured::Histogram { classes, count, sum } => classes
+                .iter()
+                .try_for_each(|(bound, count)| {
+                    writeln!(out, "underpass_{name}_bucket{{le=\"{bound}\"}} {count}")
+                })
+                .and_then(|()| writeln!(out, "underpass_{name}_bucket{{le=\"+Inf\"}} {count}"))
+                .and_then(|()| writeln!(out, "underpass_{name}_sum {sum}\nunderpass_{name}_count {count}")),
+        };
+    }
+}
+
 /// Requests answered since the start, by class of status.
 #[derive(Debug, Default)]
 pub(crate) struct Requests([AtomicU64; 5]);
@@ -24,7 +81,17 @@ impl Requests {
 }
 
 /// All measurements of this node. Totals only: labels by mapping or client would grow without bound.
-pub(crate) fn text(state: &ApiState) -> String {
+pub(crate) async fn text(state: &ApiState) -> String {
+    let mut out = totals(state);
+    if let Some(measures) = &state.measures {
+        for measurement in measures.measure().await {
+            measurement.write(&mut out);
+        }
+    }
+    out
+}
+
+fn totals(state: &ApiState) -> String {
     let control = state.control.state();
     let activity = state.control.activity();
     let now = state.control.now();
@@ -42,6 +109,8 @@ pub(crate) fn text(state: &ApiState) -> String {
     let may_write = u64::from(state.control.may_write());
     write("may_write", "gauge", "1 while the node holds its lease and can write.", &[("", may_write)]);
     let draining = u64::from(state.draining.is_cancelled());
+    let spooled = [("", size(state.control.noted()))];
+    write("spool_facts", "gauge", "Facts that wait for the activity log.", &spooled);
     write("draining", "gauge", "1 while the node is stopping.", &[("", draining)]);
     let positions = [("{log=\"control\"}", control.position.0), ("{log=\"activity\"}", activity.position.0)];
     write("log_position", "gauge", "The newest position of each log on this node.", &positions);

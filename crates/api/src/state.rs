@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use underpass_control::{Control, InviteSecret};
 
 use crate::live::LiveState;
-use crate::metrics::Requests;
+use crate::metrics::{Measurement, Requests};
 use crate::problem::Problem;
 
 /// Event streams at a time. Each holds a connection and reads the log; programs that follow are few.
@@ -37,6 +37,13 @@ pub trait Backups: Send + Sync {
     async fn make(&self, to: &Path) -> Result<(), Problem>;
 }
 
+/// What a store says of itself in `/metrics`.
+#[async_trait]
+pub trait StoreMeasures: Send + Sync {
+    /// All there is to say at this moment.
+    async fn measure(&self) -> Vec<Measurement>;
+}
+
 /// What the API works on.
 pub struct ApiState {
     /// The control plane.
@@ -55,6 +62,8 @@ pub struct ApiState {
     pub store: String,
     /// Who makes backups of the data folder, where the one who asks may have one.
     pub backups: Option<Arc<dyn Backups>>,
+    /// What the store says of itself, if it says something.
+    pub measures: Option<Arc<dyn StoreMeasures>>,
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) replays: Arc<Semaphore>,
     pub(crate) requests: Requests,
@@ -72,6 +81,7 @@ impl ApiState {
             server_key: [0; 32],
             store: "memory".to_owned(),
             backups: None,
+            measures: None,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             replays: Arc::new(Semaphore::new(REPLAYS_MAX)),
             requests: Requests::default(),

@@ -10,6 +10,11 @@ use underpass_domain::LogPosition;
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 not found, 5 can't reach, 10 credentials \
                           refused.";
 
+/// Of what copies logs.
+const PROGRESS: &str = "With --output json a line {\"event\":\"progress\",\"log\":...,\"checked\":...,\"written\":...,\"end\":...} \
+                        goes to standard output for each hundredth of a log; `end` is null while it is unknown. Cut off, it \
+                        is run again and goes on where it was.";
+
 /// Reach services behind NAT and firewalls; every change is an event on one verifiable log.
 #[derive(Debug, Parser)]
 #[command(name = "underpass", version, after_help = EXIT_CODES, max_term_width = 110)]
@@ -141,6 +146,9 @@ pub struct ServeArgs {
     /// Make a new link key where the old one is lost; every client must join anew
     #[arg(long)]
     pub new_link_key: bool,
+    /// Set checkpoints aside that disagree with the log, after a backup was put back or the log was repaired
+    #[arg(long)]
+    pub new_checkpoints: bool,
 }
 
 /// How a verb reaches a server as its administrator.
@@ -384,8 +392,11 @@ pub enum LogVerb {
     VerifyExport {
         /// The file; `-` reads standard input
         file: PathBuf,
+        #[command(flatten)]
+        against: AgainstArgs,
     },
     /// Make a log again from a whole export, in a store that holds nothing of it
+    #[command(after_help = PROGRESS)]
     Import {
         /// The file; `-` reads standard input
         file: PathBuf,
@@ -438,17 +449,31 @@ pub enum LogVerb {
         #[arg(long)]
         yes: bool,
     },
-    /// Check density, checksums and the hash chain; exit 1 at the first bad position
+    /// Check density, checksums and the hash chain, and with checkpoints that the log is what it was; exit 1 at the first bad position
     Verify {
         #[command(flatten)]
         log: LogArgs,
+        #[command(flatten)]
+        against: AgainstArgs,
     },
+}
+
+/// What a log is compared with.
+#[derive(Clone, Debug, Default, Args)]
+pub struct AgainstArgs {
+    /// A file of checkpoints that a server has written, best one that was kept elsewhere
+    #[arg(long, value_name = "FILE", requires = "checkpoint_key")]
+    pub checkpoints: Option<PathBuf>,
+    /// The public key they are signed with, or a file that holds it, as checkpoint.pub of the data folder
+    #[arg(long, value_name = "FILE|KEY", requires = "checkpoints")]
+    pub checkpoint_key: Option<String>,
 }
 
 /// The verbs of `store`.
 #[derive(Debug, Subcommand)]
 pub enum StoreVerb {
     /// Copy both logs into another store, check them on the way, and compare; resumable, the source is only read
+    #[command(after_help = PROGRESS)]
     Migrate {
         /// Where they are: rocksdb:DIR, etcd://HOST:PORT/PREFIX or config:FILE
         #[arg(long, value_name = "STORE")]

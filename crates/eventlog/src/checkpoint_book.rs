@@ -1,5 +1,6 @@
-//! Checkpoints, one a line, in a file that only grows.
+//! Checkpoints, one a line, in a file that grows and now and then is thinned.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use tokio::io::{AsyncBufRead, AsyncWrite, AsyncWriteExt};
@@ -96,6 +97,19 @@ impl CheckpointBook {
     /// Those of one log: a book may hold both.
     pub fn of(&self, log: LogName) -> Vec<SignedCheckpoint> {
         self.checkpoints.iter().copied().filter(|signed| signed.checkpoint.log == log).collect()
+    }
+
+    /// The same, with fewer: all of the newer half, and of the older half every second one of each log. What is
+    /// thinned again and again has ever fewer of what is long past, and always the first.
+    pub fn thinned(&self) -> Vec<SignedCheckpoint> {
+        let (older, newer) = self.checkpoints.split_at(self.checkpoints.len() / 2);
+        let mut seen: BTreeMap<LogName, u64> = BTreeMap::new();
+        let kept = older.iter().filter(|signed| {
+            let nth = seen.entry(signed.checkpoint.log).or_default();
+            *nth += 1;
+            *nth % 2 == 1
+        });
+        kept.chain(newer).copied().collect()
     }
 
     /// Appends a line, after what [`Mend`] asks for was done once. To have it on disk is the caller's.

@@ -26,6 +26,7 @@
 //!
 //! With one command in the queue there is one command in the frame: nothing ever waits for company.
 
+mod agreement;
 mod answered;
 mod appender;
 mod archive;
@@ -67,6 +68,7 @@ mod verify;
 mod verify_export;
 mod verify_with;
 
+pub use agreement::disagreement;
 pub use answered::{REMEMBERED_FOR, REMEMBERED_POSITIONS};
 pub use archive::{Archive, ArchiveError, Archives, SEGMENT_BYTES};
 pub use archived::Archived;
@@ -94,5 +96,5 @@ pub use trim::{
     ArchivedFrames, Cut, TrimError, TrimmedFrames, archive, cut_before, cut_below_snapshots, trim,
 };
 pub use verify::{Verified, verify};
-pub use verify_export::{VerifiedExport, verify_export};
+pub use verify_export::{VerifiedExport, verify_export, verify_export_with};
 pub use verify_with::verify_with;

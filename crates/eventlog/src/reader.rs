@@ -149,6 +149,13 @@ impl Reader {
         Ok(!self.scan(Position(0), &end, 1).await?.is_empty())
     }
 
+    /// Where the first stored frame begins.
+    pub(crate) async fn first_position(&self) -> Result<Option<Position>, LogError> {
+        let end = keys::frames_end(self.log);
+        let entries = self.scan(Position(0), &end, 1).await?;
+        Ok(entries.first().and_then(|entry| keys::frame_position(self.log, entry.key.as_ref())))
+    }
+
     /// Reads frames in order, from the one that holds the position after `after`; after 0, from where the log
     /// begins.
     pub(crate) async fn frames_after(&self, after: Position) -> Result<Frames, LogError> {

@@ -34,6 +34,8 @@ pub struct Verified {
     pub trimmed: Position,
     /// Checkpoints that agree with the log; 0 where none were given.
     pub checkpoints: u64,
+    /// Whether what is bad was told by a checkpoint: the log is sound in itself, and not what it was.
+    pub by_checkpoint: bool,
     /// The first position that is not, and what is wrong, as half a sentence.
     pub bad: Option<(Position, String)>,
 }
@@ -91,6 +93,7 @@ pub(crate) async fn walk(
         events: chain.position.0 - trimmed.0,
         trimmed,
         checkpoints: 0,
+        by_checkpoint: false,
         bad,
     })
 }

@@ -6,7 +6,10 @@ use serde::Serialize;
 use tokio::io::AsyncBufRead;
 use underpass_domain::{Digest32, LogId, LogName, Position};
 
-use crate::rebuild::{Broken, Rebuild};
+use crate::agreement::Check;
+use crate::checkpoint::CheckpointPublicKey;
+use crate::checkpoint_book::CheckpointBook;
+use crate::rebuild::{Broken, Rebuild, Start};
 
 /// What [`verify_export`] has found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -29,6 +32,10 @@ pub struct VerifiedExport {
     pub frames: u64,
     /// Lines that were read.
     pub lines: u64,
+    /// Checkpoints that agree with the lines; 0 where none were given.
+    pub checkpoints: u64,
+    /// The first position at which a checkpoint does not agree, and how, as half a sentence.
+    pub disagrees: Option<(Position, String)>,
     /// The first line, from 1, that is not well, and what is wrong, as half a sentence.
     pub bad: Option<(u64, String)>,
 }
@@ -40,20 +47,58 @@ pub struct VerifiedExport {
 /// What is wrong is part of the result; an error is one of reading. Memory holds one line, one frame, and the
 /// version of each stream.
 pub async fn verify_export(lines: impl AsyncBufRead + Unpin) -> io::Result<VerifiedExport> {
+    walk(lines, |_| None, false).await
+}
+
+/// The same, and that the lines agree with the checkpoints in `book` of their log, as
+/// [`verify_with`](crate::verify_with) has it. Checkpoints before the first line are passed over; those behind the
+/// last are, too, unless the lines go on to the end of the log (`to_the_end`): then the log is short of its tail.
+pub async fn verify_export_with(
+    lines: impl AsyncBufRead + Unpin,
+    book: &CheckpointBook,
+    key: &CheckpointPublicKey,
+    to_the_end: bool,
+) -> io::Result<VerifiedExport> {
+    walk(lines, |start| Some(Check::new(start.log, &book.of(start.log), key)), to_the_end).await
+}
+
+async fn walk(
+    lines: impl AsyncBufRead + Unpin,
+    checks: impl Fn(Start) -> Option<Check>,
+    to_the_end: bool,
+) -> io::Result<VerifiedExport> {
     let mut rebuild = Rebuild::part(lines);
     let mut frames = 0;
+    let mut check: Option<Check> = None;
     let bad = loop {
         match rebuild.next().await {
             Ok(None) => break None,
-            Ok(Some(_)) => frames += 1,
+            Ok(Some((frame, _))) => {
+                if frames == 0
+                    && let Some(start) = rebuild.start()
+                {
+                    check = checks(start);
+                    if let Some(check) = &mut check {
+                        check.log_id = Some(start.log_id);
+                    }
+                }
+                frames += 1;
+                if let Some(check) = &mut check {
+                    check.see(&frame);
+                }
+            }
             Err(Broken::Line(line, why)) => break Some((line, why)),
             Err(Broken::Read(error)) => return Err(error),
         }
     };
     let start = rebuild.start();
     let (head, hash) = rebuild.reached();
+    if let Some(check) = check.as_mut().filter(|_| to_the_end && bad.is_none()) {
+        check.end(head);
+    }
+    let (checkpoints, disagrees) = check.map_or((0, None), |check| (check.agreeing, check.bad));
     Ok(VerifiedExport {
-        ok: bad.is_none(),
+        ok: bad.is_none() && disagrees.is_none(),
         log: start.map(|start| start.log),
         log_id: start.map(|start| start.log_id),
         first: start.map_or(Position(0), |start| start.first),
@@ -62,6 +107,8 @@ pub async fn verify_export(lines: impl AsyncBufRead + Unpin) -> io::Result<Verif
         hash,
         frames,
         lines: rebuild.lines(),
+        checkpoints,
+        disagrees,
         bad,
     })
 }

@@ -6,10 +6,12 @@ use async_trait::async_trait;
 use underpass_api::{Backups, Problem};
 
 use crate::backend::Backend;
+use crate::checkpoints;
 use crate::data::{DataError, DataFolder};
 
 /// Files that make a data folder what it is, beside the store.
-const FILES: &[&str] = &["link.key", "admin.key", "node", "advertised", "place.json", "log"];
+const FILES: &[&str] =
+    &["checkpoint.key", "checkpoint.pub", "link.key", "admin.key", "node", "advertised", "place.json", "log"];
 
 /// Makes backups of one folder.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ impl Backups for FolderBackups {
         if folder.join("store").exists() || FILES.iter().any(|name| folder.join(name).exists()) {
             return Err(taken(to));
         }
+        // Before the store: a checkpoint of what the copy does not have would say that it is short of its tail.
+        folder.copy_in(&self.data, checkpoints::FILE).map_err(|error| not_made(&error))?;
         // The keys last: a folder without them is no backup that anybody could take for whole.
         self.backend.back_up(&folder.join("store")).await.map_err(|error| {
             tracing::error!(to = %to.display(), error, "no backup was made");

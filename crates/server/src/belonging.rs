@@ -15,6 +15,10 @@ use crate::error::StartError;
 /// Where a store says which public link key its installation has.
 const LINK_KEY: &str = "installation/link-key";
 
+/// Stands in a store while an installation is moved into it. Each log has a marker of its own while it is copied;
+/// this one covers the time in which one log is there and the other is not begun.
+const MOVING: &str = "installation/moving";
+
 /// Writes that lose against another node's are tried again; whoever won has written the same.
 const ATTEMPTS_MAX: u32 = 4;
 
@@ -30,6 +34,7 @@ pub(crate) struct Belonging {
 impl Belonging {
     /// Looks at a store. Nothing is written.
     pub(crate) async fn of(store: Arc<dyn Store>) -> Result<Self, StartError> {
+        refuse_half_moved(&store).await?;
         let log = log_id(&store).await?;
         let key = store.get(&Key::from(LINK_KEY)).await.map_err(StartError::StoreCall)?;
         Ok(Self { store, log, key })
@@ -84,13 +89,46 @@ pub(crate) async fn may_take(from: &Arc<dyn Store>, to: &Arc<dyn Store>) -> Resu
     }
 }
 
+/// Refuses a store into which an installation was moved in part only.
+pub(crate) async fn refuse_half_moved(store: &Arc<dyn Store>) -> Result<(), StartError> {
+    match store.get(&Key::from(MOVING)).await.map_err(StartError::StoreCall)? {
+        None => Ok(()),
+        Some(_) => Err(StartError::HalfMoved),
+    }
+}
+
+/// Says in `to` that an installation is moved into it, unless both logs are there already: who brings a copy up to
+/// date leaves a whole one whatever happens.
+pub(crate) async fn begin_move(to: &Arc<dyn Store>) -> Result<(), StartError> {
+    for log in LogName::ALL {
+        match read_stored(to, log, Position(0), 1).await {
+            Ok(_) => {}
+            Err(LogError::Unavailable { source, .. }) => return Err(StartError::StoreCall(source)),
+            Err(LogError::Absent { .. } | LogError::HalfCopied { .. }) => {
+                let put = to.put(&Key::from(MOVING), "1".into()).await;
+                return put.map(drop).map_err(StartError::StoreCall);
+            }
+            // What else lies there is for the copy to say.
+            Err(_) => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// The move has come to its end.
+pub(crate) async fn end_move(to: &Arc<dyn Store>) -> Result<(), StartError> {
+    to.delete(&Key::from(MOVING)).await.map(drop).map_err(StartError::StoreCall)
+}
+
 /// Writes down in `to` which link key the installation of `from` has, if that is known.
 pub(crate) async fn take_over(from: &Arc<dyn Store>, to: &Arc<dyn Store>) -> Result<(), StartError> {
     let known = from.get(&Key::from(LINK_KEY)).await.map_err(StartError::StoreCall)?;
     let Some(key) = known.and_then(|entry| <[u8; 32]>::try_from(entry.value.as_ref()).ok()) else {
         return Ok(());
     };
-    Belonging::of(Arc::clone(to)).await?.check_key(&key, false).await
+    let key_there = to.get(&Key::from(LINK_KEY)).await.map_err(StartError::StoreCall)?;
+    let mut there = Belonging { store: Arc::clone(to), log: None, key: key_there };
+    there.check_key(&key, false).await
 }
 
 async fn log_id(store: &Arc<dyn Store>) -> Result<Option<LogId>, StartError> {
@@ -100,6 +138,7 @@ async fn log_id(store: &Arc<dyn Store>) -> Result<Option<LogId>, StartError> {
             _ => None,
         })),
         Err(LogError::Absent { .. }) => Ok(None),
+        Err(LogError::HalfCopied { .. }) => Err(StartError::HalfMoved),
         // What is wrong with a log is said by whoever opens it, better than here.
         Err(LogError::Unavailable { source, .. }) => Err(StartError::StoreCall(source)),
         Err(_) => Ok(None),

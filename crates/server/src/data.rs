@@ -9,6 +9,9 @@
 //!   place.json             where the log was kept at the last start
 //!   log                    the id of the log that was served
 //!   link.key               0600  the key that clients pin
+//!   checkpoint.key         0600  what this node signs checkpoints with
+//!   checkpoint.pub         its public half, for whoever checks them
+//!   checkpoints.jsonl      checkpoints, where the configuration names no other file
 //!   admin.key              0600  the first API key
 //!   control.sock           0600  the API for whoever may read this folder
 //!   store/                 the storage backend, if it is one with files
@@ -23,6 +26,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use rustix::fs::FlockOperation;
 use underpass_domain::{LogId, NodeId, Random, RandomFailed, Timestamp};
+use underpass_eventlog::CheckpointKey;
 use underpass_wire::noise::StaticKey;
 use zeroize::Zeroizing;
 
@@ -39,6 +43,9 @@ const SMALL_FILE_BYTES_MAX: u64 = 4096;
 
 /// What a link key's line begins with, so that a key of another kind is not taken for one.
 const LINK_KEY_PREFIX: &str = "underpass-link-key-1:";
+
+/// What a checkpoint key's line begins with; the key's seed follows, as the link key does.
+const CHECKPOINT_KEY_PREFIX: &str = "underpass-checkpoint-key-1:";
 
 /// Why a data folder can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -259,7 +266,7 @@ impl DataFolder {
             Ok(text) => {
                 check_mode(&path, 0o600)?;
                 let text = Zeroizing::new(text);
-                let bytes = parse_link_key(&text)
+                let bytes = parse_key(LINK_KEY_PREFIX, &text)
                     .map_err(|reason| DataError::BadKey { path: path.clone(), reason })?;
                 Ok(StaticKey::from_bytes(*bytes)?)
             }
@@ -278,6 +285,37 @@ impl DataFolder {
             }
             Err(error) => Err(at(&path)(error)),
         }
+    }
+
+    /// The key that this node signs checkpoints with, made at the first start. `checkpoint.pub` has its public half,
+    /// which is written again where it is missing or another.
+    ///
+    /// # Errors
+    /// As [`DataFolder::link_key`].
+    pub(crate) fn checkpoint_key(&self, random: &dyn Random) -> Result<CheckpointKey, DataError> {
+        let path = self.join("checkpoint.key");
+        let bad = |reason| DataError::BadKey { path: path.clone(), reason };
+        let seed = match read_small(&path) {
+            Ok(text) => {
+                check_mode(&path, 0o600)?;
+                parse_key(CHECKPOINT_KEY_PREFIX, &Zeroizing::new(text)).map_err(bad)?
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut seed = Zeroizing::new([0; 32]);
+                random.fill(&mut *seed)?;
+                let line =
+                    Zeroizing::new(format!("{CHECKPOINT_KEY_PREFIX}{}\n", BASE64URL_NOPAD.encode(&*seed)));
+                write_new(&path, line.as_bytes(), 0o600)?;
+                seed
+            }
+            Err(error) => return Err(at(&path)(error)),
+        };
+        let key = CheckpointKey::from_seed(&seed).map_err(|_| bad("it can't be used"))?;
+        let (public, line) = (self.join("checkpoint.pub"), format!("{}\n", key.public_key()));
+        if read_small(&public).ok().as_ref() != Some(&line) {
+            write_new(&public, line.as_bytes(), 0o644)?;
+        }
+        Ok(key)
     }
 
     /// The token in `admin.key`, if there is one.
@@ -423,8 +461,8 @@ impl DataFolder {
     }
 }
 
-fn parse_link_key(text: &str) -> Result<Zeroizing<[u8; 32]>, &'static str> {
-    let encoded = text.trim().strip_prefix(LINK_KEY_PREFIX).ok_or("it does not begin like one")?;
+fn parse_key(prefix: &str, text: &str) -> Result<Zeroizing<[u8; 32]>, &'static str> {
+    let encoded = text.trim().strip_prefix(prefix).ok_or("it does not begin like one")?;
     let decoded =
         Zeroizing::new(BASE64URL_NOPAD.decode(encoded.as_bytes()).map_err(|_| "its encoding is broken")?);
     let bytes: [u8; 32] = decoded.as_slice().try_into().map_err(|_| "it is too short or too long")?;

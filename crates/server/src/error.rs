@@ -50,6 +50,35 @@ pub enum StartError {
         /// The log in the store.
         found: Option<underpass_domain::LogId>,
     },
+    /// The store holds a part of what was moved into it.
+    #[error("the logs were moved into this store in part only")]
+    HalfMoved,
+    /// The log is not what it was when its newest checkpoint was written.
+    #[error("the log disagrees with its checkpoints in {}: {why}", file.display())]
+    Checkpoints {
+        /// The file of checkpoints.
+        file: std::path::PathBuf,
+        /// How, as half a sentence.
+        why: String,
+    },
+    /// A file of checkpoints is not one.
+    #[error("{} can't be read", file.display())]
+    Book {
+        /// The file.
+        file: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: underpass_eventlog::BookError,
+    },
+    /// The file of checkpoints can't be used.
+    #[error("the file of checkpoints {} can't be used", file.display())]
+    CheckpointFile {
+        /// The file.
+        file: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The clients of the log have pinned another key than the folder has.
     #[error("the store belongs to an installation with another link key")]
     OtherInstallation,
@@ -93,6 +122,10 @@ impl StartError {
             Self::Etcd(error) => etcd_code(error),
             Self::StoreCall(_) => "store.unavailable",
             Self::OtherLog { .. } => "store.other_log",
+            Self::HalfMoved => "log.half_copied",
+            Self::Checkpoints { .. } => "checkpoints.disagree",
+            Self::Book { source, .. } => source.code(),
+            Self::CheckpointFile { .. } => "config.file",
             Self::OtherInstallation => "store.other_installation",
             Self::NoStore(_) => "store.none",
             Self::Control(error) => log_code(error),
@@ -120,6 +153,14 @@ impl StartError {
             Self::Etcd(error) => etcd_hint(error).to_owned(),
             Self::StoreCall(_) => "check that the store runs and has space, and try again".to_owned(),
             Self::OtherLog { .. } => "check `[store]` in the configuration; move a log with `underpass store migrate`, or begin a new one with another data folder".to_owned(),
+            Self::HalfMoved => "run the migration again, or empty the store".to_owned(),
+            Self::Checkpoints { .. } => "put back the newest copy of the store; if the log is meant to be as it is, after a backup or a repair, start once with --new-checkpoints".to_owned(),
+            Self::Book { file, .. } => {
+                format!("put {} back from a copy, or move it away: checkpoints begin anew then", file.display())
+            }
+            Self::CheckpointFile { .. } => {
+                "check `log.checkpoints.file` in the configuration, and that its folder is there, yours and has space".to_owned()
+            }
             Self::OtherInstallation => "use the data folder, or a copy of the link.key, of the installation that wrote it, or another `store.etcd.prefix`; if that key is lost, start with --new-link-key".to_owned(),
             Self::NoStore(_) => {
                 "nothing is kept on disk with `--store memory`; ask the running server".to_owned()

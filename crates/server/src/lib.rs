@@ -9,9 +9,11 @@ mod backend;
 mod backup;
 mod belonging;
 mod bounded;
+mod checkpoints;
 pub mod config;
 mod data;
 mod error;
+mod measures;
 mod node;
 mod offline;
 mod system;
@@ -24,7 +26,10 @@ pub use error::StartError;
 pub use node::{Node, Ready, Stopped};
 pub use offline::{Offline, VerifyError};
 pub use system::{SystemClock, SystemRandom};
-pub use underpass_eventlog::{Export, LogError, Progress, Selection, VerifiedExport, verify_export};
+pub use underpass_eventlog::{
+    CheckpointBook, CheckpointPublicKey, Export, InvalidCheckpointKey, LogError, Progress, Selection,
+    Verified, VerifiedExport, verify_export, verify_export_with,
+};
 
 /// Where a server answers whoever may read its data folder.
 pub fn control_socket(data: &Path) -> PathBuf {

@@ -22,6 +22,7 @@ use crate::api_server::{self, invite_line};
 use crate::backend::{Backend, Place};
 use crate::backup::FolderBackups;
 use crate::belonging::Belonging;
+use crate::checkpoints::Checkpoints;
 use crate::config::{Config, Enrolment, StoreKind};
 use crate::data::{ARCHIVE, DataError, DataFolder};
 use crate::error::StartError;
@@ -41,6 +42,7 @@ pub struct Node {
     links: Tasks,
     api: Tasks,
     log: Tasks,
+    checkpoints: Option<Arc<Checkpoints>>,
     control: Arc<Control>,
     gateway: Arc<Gateway>,
     _ingress: Ingress,
@@ -98,17 +100,16 @@ impl Node {
         let api_address =
             api_listener.local_addr().map_err(|source| api_server::cannot_listen(config.api, source))?;
 
-        let Ground { data, link_key, node, backend } = Ground::open(config, &*clock, &*random).await?;
+        let Ground { data, link_key, node, backend, checkpoints } =
+            Ground::open(config, &clock, &*random).await?;
         let fatal = CancellationToken::new();
         let log = Tasks::new("log", fatal.clone());
         let options = control_options(config, node);
         let control = open_control(&backend, options, clock, Arc::clone(&random), &log).await?;
         let (advertise, advertise_hint) = advertised(config.advertise.as_deref(), clients_address);
 
-        let first = match remember_log(&data, config.store, &control) {
-            Ok(()) => begin(config, &data, &control, &advertise, link_key.public()).await,
-            Err(error) => Err(error.into()),
-        };
+        let watch = checkpoints.as_ref().map(|checkpoints| (checkpoints, &log));
+        let first = begin(config, &data, &control, &advertise, link_key.public(), watch).await;
         let First { line, invite, socket } = match first {
             Ok(first) => first,
             Err(error) => {
@@ -147,6 +148,7 @@ impl Node {
             state.server_key = server_key;
             config.store.name().clone_into(&mut state.store);
             state.backups = backups;
+            state.measures = Some(Arc::new(backend.clone()));
             Arc::new(state)
         };
         let backups: Arc<dyn Backups> =
@@ -181,6 +183,7 @@ impl Node {
             links,
             api,
             log,
+            checkpoints,
             control,
             gateway,
             _ingress: ingress,
@@ -217,6 +220,9 @@ impl Node {
         drained("api", self.api.drain(STOP_GRACE).await);
         self.control.close().await;
         drained("log", self.log.drain(STOP_GRACE).await);
+        if let Some(checkpoints) = &self.checkpoints {
+            checkpoints.last().await;
+        }
         self.backend.close().await;
         if let Err(error) = std::fs::remove_file(crate::control_socket(self.data.path())) {
             tracing::debug!(%error, "the control socket was gone already");
@@ -239,7 +245,9 @@ async fn begin(
     control: &Control,
     advertise: &str,
     server_key: [u8; 32],
+    watch: Option<(&Arc<Checkpoints>, &Tasks)>,
 ) -> Result<First, StartError> {
+    remember_log(data, config.store, control)?;
     let token = data.admin_key()?;
     if let Some(key) = control.ensure_admin_key(token.as_ref().map(|token| token.as_str())).await? {
         data.set_admin_key(key.token.expose())?;
@@ -262,6 +270,10 @@ async fn begin(
         }
     };
     let socket = api_server::bind_socket(&crate::control_socket(data.path()))?;
+    if let Some((checkpoints, log)) = watch {
+        checkpoints.begin().await?;
+        checkpoints.keep(log);
+    }
     Ok(First { line, invite, socket })
 }
 
@@ -271,11 +283,12 @@ struct Ground {
     link_key: StaticKey,
     node: NodeId,
     backend: Backend,
+    checkpoints: Option<Arc<Checkpoints>>,
 }
 
 impl Ground {
     /// Opens folder and store, and makes sure that they belong together.
-    async fn open(config: &Config, clock: &dyn Clock, random: &dyn Random) -> Result<Self, StartError> {
+    async fn open(config: &Config, clock: &Arc<dyn Clock>, random: &dyn Random) -> Result<Self, StartError> {
         let data = DataFolder::open(&config.data, true)?;
         let place = Place::configured(config.store, &config.etcd);
         // A folder that has served a log finds it, or is told so before anything is begun.
@@ -291,6 +304,7 @@ impl Ground {
             }
             opened => opened?,
         };
+        let now = clock.now();
         let belongs = async {
             let mut belonging = Belonging::of(backend.store()).await?;
             if config.store != StoreKind::Memory {
@@ -298,11 +312,17 @@ impl Ground {
             }
             let link_key = data.link_key(random, belonging.has_clients(), config.new_link_key)?;
             belonging.check_key(&link_key.public(), config.new_link_key).await?;
+            let (store, clock) = (backend.store(), Arc::clone(clock));
+            let anew = config.new_checkpoints;
+            let checkpoints = match config.store {
+                StoreKind::Memory => None,
+                _ => Some(Checkpoints::open(&config.checkpoints, &data, store, clock, random, anew).await?),
+            };
             data.set_place(&place)?;
-            Ok::<_, StartError>((link_key, data.node_id(clock.now(), random)?))
+            Ok::<_, StartError>((link_key, data.node_id(now, random)?, checkpoints.map(Arc::new)))
         };
         match belongs.await {
-            Ok((link_key, node)) => Ok(Self { data, link_key, node, backend }),
+            Ok((link_key, node, checkpoints)) => Ok(Self { data, link_key, node, backend, checkpoints }),
             Err(error) => {
                 backend.close().await;
                 Err(error)

@@ -10,13 +10,14 @@ use tokio_util::sync::CancellationToken;
 use underpass_api::{Access, ApiState};
 use underpass_control::{Control, ControlOptions};
 use underpass_domain::LogName;
-use underpass_eventlog::{LogError, Verified};
+use underpass_eventlog::{CheckpointBook, CheckpointPublicKey, LogError, Verified};
 use underpass_tasks::Tasks;
 
 use crate::advertise::advertised;
 use crate::api_server::{self, invite_line};
 use crate::backend::{Backend, Place, archived};
 use crate::backup::FolderBackups;
+use crate::belonging;
 use crate::data::{ARCHIVE, DataFolder};
 use crate::error::StartError;
 use crate::system::{SystemClock, SystemRandom};
@@ -65,6 +66,10 @@ impl Offline {
         let line = invite_line(vec![advertise.clone()], link_key.public())?;
         let node = data.node_id(underpass_domain::Clock::now(&*clock), &*random)?;
         let backend = Backend::open(&place, &data.join("store")).await?;
+        if let Err(error) = belonging::refuse_half_moved(&backend.store()).await {
+            backend.close().await;
+            return Err(error);
+        }
         let fatal = CancellationToken::new();
         let log = Tasks::new("log", fatal.clone());
         let mut options = ControlOptions::new(node, "offline");
@@ -109,6 +114,27 @@ impl Offline {
         let verified = async {
             let store = archived(backend.store(), &data.join(ARCHIVE)).await?;
             Ok(underpass_eventlog::verify(&store, log).await?)
+        };
+        let verified = verified.await;
+        backend.close().await;
+        verified
+    }
+
+    /// The same, and that it agrees with the checkpoints in `book`.
+    ///
+    /// # Errors
+    /// As [`Offline::verify`].
+    pub async fn verify_with(
+        folder: &Path,
+        log: LogName,
+        book: &CheckpointBook,
+        key: &CheckpointPublicKey,
+    ) -> Result<Verified, VerifyError> {
+        let data = DataFolder::open(folder, false).map_err(StartError::from)?;
+        let backend = Backend::open(&place(&data)?, &data.join("store")).await?;
+        let verified = async {
+            let store = archived(backend.store(), &data.join(ARCHIVE)).await?;
+            Ok(underpass_eventlog::verify_with(&store, log, &book.of(log), key).await?)
         };
         let verified = verified.await;
         backend.close().await;

@@ -41,6 +41,7 @@ mod backup;
 mod folder;
 mod head;
 mod layout;
+mod measure;
 mod open;
 mod queue;
 mod records;
@@ -52,5 +53,6 @@ mod writer;
 mod writer_tests;
 
 pub use backup::BackupError;
+pub use measure::{DatabaseMeasures, Level, Measures, SYNC_BOUNDS_US};
 pub use open::{OpenError, RocksOptions};
 pub use store::RocksStore;

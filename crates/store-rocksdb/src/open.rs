@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rocksdb::statistics::StatsLevel;
 use rocksdb::{DB, DBCompressionType, DBRecoveryMode, LogLevel, Options, ReadOptions, WriteOptions};
 use tokio::time::Instant;
 use underpass_store::{BoxError, HistoryOptions, LeaseId, Leases, Revision};
@@ -95,16 +96,16 @@ pub enum OpenError {
 }
 
 /// An open store, before anybody uses it.
-#[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) folder: Folder,
     pub(crate) database: Database,
 }
 
 /// RocksDB in a folder, and what is read from it at first.
-#[derive(Debug)]
 pub(crate) struct Database {
     pub(crate) db: DB,
+    /// Those it was opened with: they lead to what it counts.
+    pub(crate) options: Options,
     pub(crate) revision: Revision,
     pub(crate) last_lease: i64,
     pub(crate) leases: Leases,
@@ -132,8 +133,8 @@ impl Database {
         if folder.state() == State::Ready && !options.accept_rollback {
             inspect(folder)?;
         }
-        let db = DB::open(&database_options(folder.state()), folder.database())
-            .map_err(|error| not_opened(path, error))?;
+        let options = database_options(folder.state());
+        let db = DB::open(&options, folder.database()).map_err(|error| not_opened(path, error))?;
         if folder.state() == State::New {
             let mut durable = WriteOptions::default();
             durable.set_sync(true);
@@ -154,7 +155,7 @@ impl Database {
         HeadMark::write(path, revision).map_err(io)?;
         let leases = read_leases(&db, Instant::now()).map_err(corrupt)?;
         let head = HeadMark::new(path, revision);
-        Ok(Self { db, revision, last_lease, leases, head })
+        Ok(Self { db, options, revision, last_lease, leases, head })
     }
 }
 
@@ -201,6 +202,9 @@ fn database_options(state: State) -> Options {
     options.set_max_log_file_size(INFO_LOG_BYTES_MAX);
     options.set_log_level(LogLevel::Warn);
     options.set_stats_dump_period_sec(0);
+    // For how long writes were held back. Counters alone: what takes times would cost each write some.
+    options.enable_statistics();
+    options.set_statistics_level(StatsLevel::ExceptHistogramOrTimers);
     options
 }
 

@@ -78,7 +78,6 @@ impl Queue {
     }
 
     /// Requests in the queue.
-    #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         QUEUE_MAX - self.places.available_permits()
     }

@@ -69,7 +69,7 @@ impl Writer {
     }
 
     fn adopt(&mut self, found: Database) {
-        let Database { db, revision, last_lease, leases, head } = found;
+        let Database { db, options, revision, last_lease, leases, head } = found;
         if revision > self.revision {
             // The group that failed did happen. No watcher was told, so they have to look.
             self.shared.history.forget(revision);
@@ -79,6 +79,8 @@ impl Writer {
         self.leases = leases;
         self.head = head;
         self.shared.resume(db, revision);
+        self.shared.counters.opened(options);
+        self.shared.counters.is_reopened();
         self.failed = None;
     }
 

@@ -1,7 +1,7 @@
 //! The store that callers hold.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
@@ -18,6 +18,7 @@ use underpass_store::{
 
 use crate::backup::BackupError;
 use crate::layout;
+use crate::measure::{Counters, Measures};
 use crate::open::{Database, OpenError, Opened, RocksOptions};
 use crate::queue::{Queue, Reply, Request, Written};
 use crate::stage::read_error;
@@ -44,6 +45,9 @@ pub(crate) struct Shared {
     pub(crate) revision: AtomicU64,
     pub(crate) history: Arc<History>,
     pub(crate) limits: Limits,
+    pub(crate) counters: Counters,
+    /// RocksDB's folder.
+    database: PathBuf,
 }
 
 impl RocksStore {
@@ -55,12 +59,16 @@ impl RocksStore {
 
     pub(crate) fn open_with(path: &Path, options: RocksOptions, durable: Durable) -> Result<Self, OpenError> {
         let Opened { folder, database } = Opened::open(path, options)?;
-        let Database { db, revision, last_lease, leases, head } = database;
+        let Database { db, options: opened_with, revision, last_lease, leases, head } = database;
+        let counters = Counters::default();
+        counters.opened(opened_with);
         let shared = Arc::new(Shared {
             db: RwLock::new(Some(db)),
             revision: AtomicU64::new(revision.0),
             history: History::new(revision, options.history),
             limits: Limits::COMMON,
+            counters,
+            database: folder.database(),
         });
         let (queue, receiver) = Queue::new();
         let writer = Writer {
@@ -111,8 +119,17 @@ impl RocksStore {
         made.await.unwrap_or_else(|_| Err(gone()))
     }
 
+    /// What there is to say of the store. Looks at files, on a thread for that: a disk that hangs holds up nobody else.
+    pub async fn measure(&self) -> Measures {
+        let (shared, queue) = (Arc::clone(&self.shared), self.waiting() as u64);
+        let measure = move || {
+            let open = shared.open();
+            shared.counters.measure(open.as_ref(), &shared.database, queue)
+        };
+        tokio::task::spawn_blocking(measure).await.unwrap_or_default()
+    }
+
     /// Requests in the queue.
-    #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.queue.as_ref().map_or(0, Queue::waiting)
     }

@@ -146,7 +146,8 @@ impl Writer {
 
     fn write(&mut self, db: &DB, staged: Staged, answers: Vec<Answer>) {
         let Staged { batch, revision, last_lease, commits } = staged;
-        let result = if batch.is_empty() { Ok(()) } else { (self.durable)(db, batch) };
+        let (bytes, empty, begun) = (batch.size_in_bytes(), batch.is_empty(), Instant::now());
+        let result = if empty { Ok(()) } else { (self.durable)(db, batch) };
         if let Err(error) = result {
             let reason = format!("a write has failed, the store must be opened anew: {error}");
             tracing::error!(folder = %self.folder.path().display(), %error, "a write has failed");
@@ -154,9 +155,13 @@ impl Writer {
                 answer.fail(&reason);
             }
             self.failed = Some(Failure::new(reason, Instant::now()));
+            self.shared.counters.has_failed();
             return;
         }
         let now = Instant::now();
+        if !empty {
+            self.shared.counters.synced(commits.len(), bytes, now.saturating_duration_since(begun));
+        }
         self.revision = revision;
         self.last_lease = last_lease;
         self.head.reached(revision, now);

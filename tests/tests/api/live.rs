@@ -254,7 +254,7 @@ fn readiness_and_health_say_what_they_promise() {
 
 #[test]
 fn measurements_are_prometheus_text() {
-    let server = Server::start(Store::Memory);
+    let server = Server::start(Store::RocksDb);
     let laptop = server.client("laptop");
     let (mut exposing, public) = laptop.expose(&[&echo().to_string()]);
     let tunnel = held(public);
@@ -264,6 +264,7 @@ fn measurements_are_prometheus_text() {
     let text = answer.text().unwrap();
     assert!(text.ends_with('\n'));
     let (mut helped, mut typed, mut series) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut histograms = BTreeSet::new();
     for line in text.lines() {
         let words: Vec<_> = line.splitn(4, ' ').collect();
         match words[..] {
@@ -271,12 +272,18 @@ fn measurements_are_prometheus_text() {
                 assert!(helped.insert(name.to_owned()) && !help.is_empty(), "{line}");
             }
             ["#", "TYPE", name, kind] => {
-                assert!(typed.insert(name.to_owned()) && matches!(kind, "gauge" | "counter"), "{line}");
+                assert!(typed.insert(name.to_owned()), "{line}");
+                assert!(matches!(kind, "gauge" | "counter" | "histogram"), "{line}");
+                if kind == "histogram" {
+                    histograms.insert(name.to_owned());
+                }
                 assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
             }
             [series_name, value] => {
                 value.parse::<f64>().unwrap();
                 let (name, labels) = series_name.split_once('{').unwrap_or((series_name, "}"));
+                let part = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+                let name = part.filter(|name| histograms.contains(*name)).unwrap_or(name);
                 assert!(
                     name.starts_with("underpass_") && helped.contains(name) && typed.contains(name),
                     "{line}"
@@ -297,9 +304,27 @@ fn measurements_are_prometheus_text() {
         "underpass_tunnels 1",
         "underpass_clients{status=\"active\"} 1",
         "underpass_draining 0",
+        "underpass_store_failed 0",
+        "underpass_store_failures_total 0",
+        "underpass_rocksdb_writes_stopped 0",
+        "underpass_rocksdb_stall_seconds_total 0",
     ] {
         assert!(text.lines().any(|line| line == expected), "{expected}: {text}");
     }
+    let value = |series: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series}: {text}")).parse().unwrap()
+    };
+    for some in ["commits_total", "written_bytes_total", "sync_seconds_sum", "sync_seconds_count"] {
+        assert!(value(&format!("underpass_store_{some}")) > 0.0, "{some}");
+    }
+    assert!(value("underpass_rocksdb_wal_bytes") > 0.0 && value("underpass_rocksdb_memtable_bytes") > 0.0);
+    assert!(value("underpass_store_queue_requests") >= 0.0 && value("underpass_spool_facts") >= 0.0);
+    let classes: Vec<f64> = ["0.0001", "0.001", "0.1", "1", "+Inf"]
+        .map(|bound| value(&format!("underpass_store_sync_seconds_bucket{{le=\"{bound}\"}}")))
+        .into();
+    assert!(classes.is_sorted(), "each class holds those below it: {classes:?}");
+    assert_eq!(classes.last().copied(), Some(value("underpass_store_sync_seconds_count")));
     drop(tunnel);
     assert_eq!(exposing.end(), 0);
 }

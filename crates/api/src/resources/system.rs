@@ -225,7 +225,7 @@ impl System {
     /// In the Prometheus text format. Scope `metrics`.
     #[oai(path = "/metrics", method = "get", operation_id = "get_metrics")]
     async fn metrics(&self, ask: Ask<Metrics>) -> Result<MetricsAnswer, ReadFailure> {
-        Ok(MetricsAnswer(metrics::text(&ask.state)))
+        Ok(MetricsAnswer(metrics::text(&ask.state).await))
     }
 
     /// Show what this server is

@@ -9,8 +9,9 @@ use serde_json::json;
 use tokio::io::{AsyncBufRead, BufReader};
 use underpass_domain::LogName;
 use underpass_server::tools::{self, MigrateError};
-use underpass_server::verify_export;
+use underpass_server::{verify_export, verify_export_with};
 
+use super::checkpoints::Against;
 use super::store;
 use crate::admin::Admin;
 use crate::args::LogArgs;
@@ -59,7 +60,7 @@ pub(super) async fn export(
     }
 }
 
-async fn into_file(admin: &Admin, path: &str, file: &Path) -> Result<(), CliError> {
+pub(super) async fn into_file(admin: &Admin, path: &str, file: &Path) -> Result<(), CliError> {
     let doing = format!("writing {}", file.display());
     let failed = |error: &std::io::Error| CliError::io(&doing, error);
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -71,11 +72,14 @@ async fn into_file(admin: &Admin, path: &str, file: &Path) -> Result<(), CliErro
 }
 
 /// Needs nothing but the lines: this is how somebody else is shown what happened.
-pub(super) async fn verify(file: &Path, output: Output) -> Result<(), CliError> {
+pub(super) async fn verify(file: &Path, against: Option<&Against>, output: Output) -> Result<(), CliError> {
     let lines = open(file).await?;
-    let found = verify_export(lines)
-        .await
-        .map_err(|error| CliError::io(&format!("reading {}", file.display()), &error))?;
+    let found = match against {
+        // An export may be a part: checkpoints of what is not in it say nothing of it.
+        Some(against) => verify_export_with(lines, &against.book, &against.key, false).await,
+        None => verify_export(lines).await,
+    };
+    let found = found.map_err(|error| CliError::io(&format!("reading {}", file.display()), &error))?;
     let log = found.log.map(|log| log.to_string());
     if let Some((line, reason)) = &found.bad {
         let value = json!({"ok": false, "log": log, "line": line, "reason": reason});
@@ -87,9 +91,16 @@ pub(super) async fn verify(file: &Path, output: Output) -> Result<(), CliError> 
         )
         .hint("ask for the export again, and don't edit it"));
     }
+    if let Some(disagrees) = &found.disagrees {
+        return Err(super::checkpoints::disagrees(log.as_deref().unwrap_or_default(), disagrees, output)?);
+    }
+    if against.is_some() && found.checkpoints == 0 {
+        return Err(super::checkpoints::none("none of the checkpoints is of what the export holds"));
+    }
     let value = json!({
         "ok": true,
         "log": log,
+        "checkpoints": found.checkpoints,
         "log_id": found.log_id.map(|id| id.to_string()),
         "first": found.first.0,
         "head": found.head.0,
@@ -98,8 +109,12 @@ pub(super) async fn verify(file: &Path, output: Output) -> Result<(), CliError> 
         "frames": found.frames,
         "events": found.lines,
     });
+    let next = match found.checkpoints {
+        0 => "  compare the hash with that of the log or of a checkpoint".to_owned(),
+        count => format!("  agrees   with {count} checkpoints"),
+    };
     let text = format!(
-        "  good     {}:{} to {}  {} events in {} frames\n  hash     {}\n  compare the hash with that of the log or of a checkpoint",
+        "  good     {}:{} to {}  {} events in {} frames\n  hash     {}\n{next}",
         log.unwrap_or_default(),
         found.first,
         found.head,
@@ -123,7 +138,7 @@ pub(super) async fn import(file: &Path, to: &str, name: &str, output: Output) ->
     store::arrived("imported", &copied, None, output)
 }
 
-async fn open(file: &Path) -> Result<Box<dyn AsyncBufRead + Send + Unpin>, CliError> {
+pub(super) async fn open(file: &Path) -> Result<Box<dyn AsyncBufRead + Send + Unpin>, CliError> {
     if file == Path::new("-") {
         let stdin = std::io::stdin().as_fd().try_clone_to_owned();
         let stdin = stdin.map_err(|error| CliError::io("reading standard input", &error))?;

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use underpass_domain::{Clock, LogName, LogPosition, Timestamp};
 use underpass_server::{DataError, Offline, StartError, SystemClock, VerifyError};
 
+use super::checkpoints::Against;
 use super::diff;
 use super::ls::plain;
 use super::serve::start_failed;
@@ -19,11 +20,13 @@ const SNAPSHOT_PAGE: u64 = 500;
 
 pub(super) async fn run(verb: LogVerb, output: Output) -> Result<(), CliError> {
     match verb {
-        LogVerb::Verify { log } => verify(&log, output).await,
+        LogVerb::Verify { log, against } => match Against::named(&against).await? {
+            Some(against) => against.verify(&log, output).await,
+            None => verify(&log, output).await,
+        },
         LogVerb::Export { log, after, until, out } => {
             super::export::export(&log, after, until, out.as_deref(), output).await
         }
-        LogVerb::VerifyExport { file } => super::export::verify(&file, output).await,
         LogVerb::Archive { log, until } => {
             asking(&log.admin, async |admin| super::trim::archive(admin, &log, until, output).await).await
         }
@@ -31,6 +34,10 @@ pub(super) async fn run(verb: LogVerb, output: Output) -> Result<(), CliError> {
             let before = before.map(|time| moment(&time)).transpose()?;
             let asked = super::trim::Trim { before, carry, yes };
             asking(&log.admin, async |admin| super::trim::trim(admin, &log, &asked, output).await).await
+        }
+        LogVerb::VerifyExport { file, against } => {
+            let against = Against::named(&against).await?;
+            super::export::verify(&file, against.as_ref(), output).await
         }
         LogVerb::Import { file, to, name } => super::export::import(&file, &to, &name, output).await,
         LogVerb::Tail { log, lines, no_follow } => {

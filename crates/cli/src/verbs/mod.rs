@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+mod checkpoints;
 mod client;
 mod completion;
 mod config;

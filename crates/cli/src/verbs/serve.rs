@@ -47,7 +47,8 @@ fn configure(args: &ServeArgs) -> Result<Config, CliError> {
         environment: super::config::environment(),
         flags: flags.into_iter().filter_map(|(key, value)| Some((key, value?))).collect(),
     };
-    Ok(Config { new_link_key: args.new_link_key, ..super::config::load(&sources)?.config })
+    let (new_link_key, new_checkpoints) = (args.new_link_key, args.new_checkpoints);
+    Ok(Config { new_link_key, new_checkpoints, ..super::config::load(&sources)?.config })
 }
 
 fn announce(node: &Node, output: Output) -> Result<(), CliError> {

@@ -164,19 +164,44 @@ pub(super) fn arrived(
     output.line(&value, &text)
 }
 
-/// Progress on standard error: a line that is written over on a terminal, else nothing.
+/// Progress: for people a line on standard error that is written over, if that is a terminal; for programs a JSON
+/// line on standard output now and then.
 pub(super) struct Shown {
+    output: Output,
     terminal: bool,
     any: bool,
+    /// What was told last: which log, and how many hundredths of it.
+    told: Option<(LogName, u64)>,
 }
 
 impl Shown {
     pub(super) fn new(output: Output) -> Self {
-        Self { terminal: !output.json() && std::io::stderr().is_terminal(), any: false }
+        Self { output, terminal: !output.json() && std::io::stderr().is_terminal(), any: false, told: None }
+    }
+
+    /// A hundredth of a log is told once. Where the end is unknown, all is told: reports come after so many frames.
+    fn tell(&mut self, progress: &Progress) {
+        let end = progress.end.map(|end| end.0.max(1));
+        let hundredths = end.map_or(progress.checked.0, |end| progress.checked.0.saturating_mul(100) / end);
+        if self.told.replace((progress.log, hundredths)) == Some((progress.log, hundredths)) {
+            return;
+        }
+        let value = json!({
+            "event": "progress",
+            "log": progress.log.to_string(),
+            "checked": progress.checked.0,
+            "written": progress.written.0,
+            "end": progress.end.map(|end| end.0),
+        });
+        // Standard output that is closed is told by the result, which is worth finishing for.
+        let _ = self.output.line(&value, "");
     }
 
     pub(super) fn show(&mut self, progress: &Progress) {
         const WIDTH: u64 = 30;
+        if self.output.json() {
+            return self.tell(progress);
+        }
         if !self.terminal {
             return;
         }

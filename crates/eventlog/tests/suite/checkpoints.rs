@@ -7,7 +7,7 @@ use underpass_domain::testing::SeededRandom;
 use underpass_domain::{ActivityState, Digest32, LogId, LogName, MappingId, Position, Timestamp};
 use underpass_eventlog::{
     BookError, CHECKPOINT_LINE_BYTES_MAX, Checkpoint, CheckpointBook, CheckpointKey, CheckpointKeyError,
-    CheckpointPublicKey, LogError, Mend, SignedCheckpoint, Verified, keys, verify, verify_with,
+    CheckpointPublicKey, LogError, Mend, SignedCheckpoint, Verified, disagreement, keys, verify, verify_with,
 };
 use underpass_store::{KvStore, MemoryStore, Store};
 
@@ -289,6 +289,49 @@ async fn checkpoints_of_others_are_noticed() {
 }
 
 /// C65: what is damaged is named before what doesn't agree.
+/// What a server asks of its newest checkpoint: the same answer as from all of them, by a look at one frame.
+#[tokio::test]
+async fn one_checkpoint_tells_without_reading_the_whole_log() {
+    let (raw, checkpoints) = watched(20).await;
+    let store = raw.store();
+    let ask = async |signed: &SignedCheckpoint, number| {
+        disagreement(&store, signed, &key(number).public_key()).await.unwrap()
+    };
+    for signed in &checkpoints {
+        assert_eq!(ask(signed, 1).await, None);
+    }
+    let newest = checkpoints.last().unwrap();
+    assert!(ask(newest, 2).await.unwrap().contains("wrong signature"));
+    let forged = |change: &dyn Fn(&mut Checkpoint)| {
+        let mut checkpoint = newest.checkpoint;
+        change(&mut checkpoint);
+        key(1).sign(checkpoint).unwrap()
+    };
+    for (change, why) in [
+        (
+            &(|checkpoint: &mut Checkpoint| checkpoint.hash = Digest32([9; 32])) as &dyn Fn(&mut Checkpoint),
+            "another hash",
+        ),
+        (&|checkpoint| checkpoint.epoch = 9, "epoch 9"),
+        (&|checkpoint| checkpoint.log_id = LogId([9; 16]), "another log"),
+        (&|checkpoint| checkpoint.position = checkpoint.position.next(), "the log ends at"),
+    ] {
+        let said = ask(&forged(change), 1).await.unwrap();
+        assert!(said.contains(why), "{said}");
+    }
+
+    // A frame that is gone is missed in the middle, and not where everything before it is gone, too.
+    let first = checkpoints[0].checkpoint.position;
+    let frame = keys::frame(LOG, first);
+    let entries = store.scan(&keys::frame(LOG, Position(0)), &keys::frames_end(LOG), 3).await.unwrap();
+    assert_eq!(entries[1].key, frame, "one event a frame");
+    store.delete(&frame).await.unwrap();
+    assert!(ask(&checkpoints[0], 1).await.unwrap().contains("missing"));
+    store.delete(&entries[0].key).await.unwrap();
+    assert_eq!(ask(&checkpoints[0], 1).await, None, "trimmed");
+    assert_eq!(ask(newest, 1).await, None);
+}
+
 #[tokio::test]
 async fn damage_is_named_before_disagreement() {
     let (raw, mut checkpoints) = watched(6).await;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::settings::{self, ports};
-use super::{Config, Enrolment, EtcdConfig, SETTINGS, Setting, StoreKind, VARIABLE_PREFIX};
+use super::{CheckpointConfig, Config, Enrolment, EtcdConfig, SETTINGS, Setting, StoreKind, VARIABLE_PREFIX};
 
 /// Where a configuration file is looked for when none is named.
 pub const FILES: &[&str] = &["./underpass.toml", "/etc/underpass/underpass.toml"];
@@ -307,6 +307,11 @@ fn build(values: &Values) -> Option<Config> {
         },
         keep_activity: Duration::from_hours(24 * text("log.activity_days")?.parse::<u64>().ok()?),
         archive: text("log.archive")? == "on",
+        checkpoints: CheckpointConfig {
+            file: text("log.checkpoints.file").map(PathBuf::from),
+            interval: seconds("log.checkpoints.interval_s")?,
+        },
+        new_checkpoints: false,
         ports: ports(text("ingress.ports")?)?,
         bind: match text("ingress.bind") {
             Some(ip) => ip.parse().ok()?,

@@ -46,6 +46,10 @@ pub struct Config {
     pub keep_activity: Duration,
     /// Whether old frames are archived.
     pub archive: bool,
+    /// Signed checkpoints of the logs.
+    pub checkpoints: CheckpointConfig,
+    /// Whether checkpoints that disagree with the log are set aside. Never a setting: it is for one start.
+    pub new_checkpoints: bool,
     /// First and last public port.
     pub ports: (u16, u16),
     /// Where public ports listen.
@@ -101,6 +105,15 @@ pub struct EtcdConfig {
     pub tls_name: Option<String>,
     /// The bound of one request.
     pub request_timeout: Duration,
+}
+
+/// Where checkpoints are written, and how often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointConfig {
+    /// The file; in the data folder where none is named.
+    pub file: Option<PathBuf>,
+    /// The time between two.
+    pub interval: Duration,
 }
 
 impl StoreKind {

@@ -196,6 +196,24 @@ pub const SETTINGS: &[Setting] = &[
         flag: None,
     },
     Setting {
+        key: "log.checkpoints.file",
+        kind: Kind::Path,
+        default: None,
+        about: "Where this node appends signed checkpoints of both logs, and what it compares them with at its start. \
+                Without it: `checkpoints.jsonl` in the data folder. A file on another machine's disk shows that the \
+                whole folder was put back from an older copy. One node, one file. Nothing is written for a log in \
+                memory.",
+        flag: None,
+    },
+    Setting {
+        key: "log.checkpoints.interval_s",
+        kind: Kind::Number { min: 1, max: 604_800 },
+        default: Some("3600"),
+        about: "The time between two checkpoints, in seconds. More are written at start and at a clean stop; none while \
+                nothing has happened.",
+        flag: None,
+    },
+    Setting {
         key: "ingress.ports",
         kind: Kind::Ports,
         default: Some("20000-29999"),

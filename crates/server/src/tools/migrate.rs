@@ -98,6 +98,8 @@ pub async fn migrate(
 ) -> Result<Vec<Migrated>, MigrateError> {
     let (from, to) = (from.store(), to.store());
     belonging::may_take(&from, &to).await?;
+    belonging::refuse_half_moved(&from).await?;
+    belonging::begin_move(&to).await?;
     let mut done = Vec::new();
     for log in LogName::ALL {
         let copied = copy(&from, &to, log, &mut progress, stop).await?;
@@ -111,6 +113,7 @@ pub async fn migrate(
         done.push(Migrated { copied, read_models_equal: equal });
     }
     belonging::take_over(&from, &to).await?;
+    belonging::end_move(&to).await?;
     Ok(done)
 }
 
