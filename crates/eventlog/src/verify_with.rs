@@ -8,6 +8,8 @@ use underpass_store::Store;
 use crate::agreement::Check;
 use crate::checkpoint::{CheckpointPublicKey, SignedCheckpoint};
 use crate::error::LogError;
+use crate::landing::stored_id;
+use crate::reader::Reader;
 use crate::verify::{self, Verified};
 
 /// Checks a log as [`verify`](crate::verify) does, and that it agrees with every checkpoint: each is signed
@@ -24,6 +26,11 @@ pub async fn verify_with(
     key: &CheckpointPublicKey,
 ) -> Result<Verified, LogError> {
     let mut check = Check::new(log, checkpoints, key);
+    check.log_id = match stored_id(&Reader::new(Arc::clone(store), log)).await {
+        Err(error @ LogError::Unavailable { .. }) => return Err(error),
+        // A log whose beginning is damaged says so below.
+        id => id.ok(),
+    };
     let mut verified = verify::walk(store, log, |frame| check.see(frame)).await?;
     if verified.bad.is_some() {
         return Ok(verified);

@@ -369,13 +369,13 @@ fn control_options(config: &Config, node: NodeId) -> ControlOptions {
         },
         lease_ttl: config.presence_ttl,
         keep: KeepOptions {
-            activity: config.keep_activity,
-            carry_every: config.keep_activity / CARRIES_PER_AGE,
+            activity: config.keep.activity,
+            carry_every: config.keep.activity / CARRIES_PER_AGE,
             // Of a log in memory nothing is left to read in the archive of the next start.
             archive: (config.store != StoreKind::Memory).then(|| config.data.join(ARCHIVE)),
-            archiving: config.archive,
+            archiving: config.keep.archive,
             // RocksDB has room; etcd is small.
-            trim_control: config.archive && config.store == StoreKind::Etcd,
+            trim_control: config.keep.archive && config.store == StoreKind::Etcd,
             ..KeepOptions::default()
         },
         ..ControlOptions::new(node, config.name.clone())

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::settings::{self, ports};
-use super::{CheckpointConfig, Config, Enrolment, EtcdConfig, SETTINGS, Setting, StoreKind, VARIABLE_PREFIX};
+use super::{
+    CheckpointConfig, Config, Enrolment, EtcdConfig, KeepConfig, SETTINGS, Setting, StoreKind,
+    VARIABLE_PREFIX,
+};
 
 /// Where a configuration file is looked for when none is named.
 pub const FILES: &[&str] = &["./underpass.toml", "/etc/underpass/underpass.toml"];
@@ -305,8 +308,10 @@ fn build(values: &Values) -> Option<Config> {
             tls_name: text("store.etcd.tls_name").map(ToOwned::to_owned),
             request_timeout: seconds("store.etcd.request_timeout_s")?,
         },
-        keep_activity: Duration::from_hours(24 * text("log.activity_days")?.parse::<u64>().ok()?),
-        archive: text("log.archive")? == "on",
+        keep: KeepConfig {
+            activity: Duration::from_hours(24 * text("log.activity_days")?.parse::<u64>().ok()?),
+            archive: text("log.archive")? == "on",
+        },
         checkpoints: CheckpointConfig {
             file: text("log.checkpoints.file").map(PathBuf::from),
             interval: seconds("log.checkpoints.interval_s")?,

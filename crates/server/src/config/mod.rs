@@ -42,10 +42,8 @@ pub struct Config {
     pub store: StoreKind,
     /// Which etcd, if that is the backend.
     pub etcd: EtcdConfig,
-    /// How long activity stays in the store.
-    pub keep_activity: Duration,
-    /// Whether old frames are archived.
-    pub archive: bool,
+    /// What becomes of old frames.
+    pub keep: KeepConfig,
     /// Signed checkpoints of the logs.
     pub checkpoints: CheckpointConfig,
     /// Whether checkpoints that disagree with the log are set aside. Never a setting: it is for one start.
@@ -60,6 +58,15 @@ pub struct Config {
     pub log_level: String,
     /// Whether log lines are JSON.
     pub log_json: bool,
+}
+
+/// What becomes of old frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepConfig {
+    /// How long activity stays in the store.
+    pub activity: Duration,
+    /// Whether frames are archived before they leave it.
+    pub archive: bool,
 }
 
 /// Who may become a client.
