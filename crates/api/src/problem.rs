@@ -27,6 +27,7 @@ pub const CODES: &[&str] = &[
     "request.media_type",
     "request.invalid",
     "position.ahead",
+    "log.trimmed",
     "position.other_log",
     "session.not_found",
     "node.not_found",
