@@ -203,6 +203,7 @@ fn log_code(error: &underpass_control::OpenError) -> &'static str {
         OpenError::Log { source: LogError::Newer { .. }, .. } => "log.newer",
         OpenError::Log { source: LogError::Foreign { .. }, .. } => "data.foreign",
         OpenError::Log { source: LogError::HalfCopied { .. }, .. } => "log.half_copied",
+        OpenError::Log { source: LogError::HalfRepaired { .. }, .. } => "log.half_repaired",
         OpenError::Start(error) => error.code(),
         _ => "store.failed",
     }
@@ -213,7 +214,7 @@ fn log_hint(error: &underpass_control::OpenError) -> &'static str {
     use underpass_eventlog::OpenError as LogError;
     match error {
         OpenError::Log { source: LogError::Corrupt { .. }, .. } => {
-            "run `underpass log verify`, keep a copy of the data folder, and restore it from a backup"
+            "run `underpass log verify`, keep a copy of the data folder, and restore it from a backup; without one, `underpass log repair` says what can be kept"
         }
         OpenError::Log { source: LogError::Newer { .. }, .. } => {
             "run the release that wrote it, or a newer one"
@@ -222,6 +223,7 @@ fn log_hint(error: &underpass_control::OpenError) -> &'static str {
         OpenError::Log { source: LogError::HalfCopied { .. }, .. } => {
             "run the migration again, or empty the store"
         }
+        OpenError::Log { source: LogError::HalfRepaired { .. }, .. } => "run `underpass log repair` again",
         _ => "check that the data folder is yours and its disk has space, and try again",
     }
 }
