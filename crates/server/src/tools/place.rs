@@ -76,7 +76,7 @@ fn load(sources: &Sources) -> Result<crate::config::Config, PlaceText> {
 #[derive(Debug)]
 pub struct OpenPlace {
     backend: Backend,
-    _data: Option<DataFolder>,
+    data: Option<DataFolder>,
 }
 
 impl OpenPlace {
@@ -93,13 +93,38 @@ impl OpenPlace {
                     return Err(StartError::NoStore(folder.clone()));
                 }
                 let backend = Backend::open(&Place::RocksDb, &store).await?;
-                Ok(Self { backend, _data: Some(data) })
+                Ok(Self { backend, data: Some(data) })
             }
             StorePlace::Etcd(etcd) => {
                 let place = Place::configured(StoreKind::Etcd, etcd);
-                Ok(Self { backend: Backend::open(&place, Path::new("")).await?, _data: None })
+                Ok(Self { backend: Backend::open(&place, Path::new("")).await?, data: None })
             }
         }
+    }
+
+    /// Opens the store of a data folder, wherever the folder says it is. Nothing is made.
+    ///
+    /// # Errors
+    /// As [`OpenPlace::open`].
+    pub async fn of_folder(folder: &Path) -> Result<Self, StartError> {
+        let data = DataFolder::open(folder, false)?;
+        let place = data.place()?;
+        let store = data.join("store");
+        if matches!(place, Place::Memory) || (matches!(place, Place::RocksDb) && !store.is_dir()) {
+            return Err(StartError::NoStore(folder.to_owned()));
+        }
+        let backend = Backend::open_or(&place, &store, false).await?;
+        Ok(Self { backend, data: Some(data) })
+    }
+
+    /// The data folder, if there is one.
+    pub(crate) fn data(&self) -> Option<&DataFolder> {
+        self.data.as_ref()
+    }
+
+    /// Whether others than this process may use the store at this moment.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.backend.is_shared()
     }
 
     /// The store.
