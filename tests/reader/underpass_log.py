@@ -48,6 +48,7 @@ PAYLOADS = {(int(kind), int(version)): (name, fields) for kind, version, name, *
 60 1 node.started node name:text version:text
 61 1 node.stopped node
 70 1 log.trimmed until:u64 hash:digest
+71 1 log.repaired cut_from:u64 lost:u64 cut_hash:digest reason:text
 100 1 session.opened session client node address:socket transport:text
 100 2 session.opened session client node address:socket transport:text release:text?
 101 1 session.closed session client reason:text
@@ -60,6 +61,7 @@ PAYLOADS = {(int(kind), int(version)): (name, fields) for kind, version, name, *
 133 1 auth_failure.carried position:u64 at:time address:ip identity:public_key? reason:text
 134 1 carry.finished started:u64
 135 1 log.trimmed until:u64 hash:digest
+140 1 log.repaired cut_from:u64 lost:u64 cut_hash:digest reason:text
 """.strip().splitlines())}
 STRUCTS = {
     "options": ["seal", "max_connections:u32?", "idle_timeout_s:u32?", "expires_at:time?"],

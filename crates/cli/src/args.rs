@@ -449,6 +449,12 @@ pub enum LogVerb {
         #[arg(long)]
         yes: bool,
     },
+    /// Cut a damaged log back to what is good, and put the rest aside; without --yes only say what would be done
+    #[command(
+        after_help = "Examples:\n  underpass log repair --data ./underpass-data\n  underpass log repair --data \
+                            ./underpass-data --log-name control --yes"
+    )]
+    Repair(RepairArgs),
     /// Check density, checksums and the hash chain, and with checkpoints that the log is what it was; exit 1 at the first bad position
     Verify {
         #[command(flatten)]
@@ -467,6 +473,39 @@ pub struct AgainstArgs {
     /// The public key they are signed with, or a file that holds it, as checkpoint.pub of the data folder
     #[arg(long, value_name = "FILE|KEY", requires = "checkpoints")]
     pub checkpoint_key: Option<String>,
+}
+
+/// Arguments of `log repair`.
+#[derive(Debug, Args)]
+pub struct RepairArgs {
+    /// The server's data folder; no server may use it, nor the store that it names [default: ./underpass-data]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// A store without its data folder: rocksdb:DIR, etcd://HOST:PORT/PREFIX or config:FILE
+    #[arg(long, value_name = "STORE", conflicts_with = "data")]
+    pub store: Option<String>,
+    /// Which log: control, activity or both (default)
+    #[arg(long = "log-name", value_parser = ["control", "activity", "both"], default_value = "both")]
+    pub name: String,
+    /// Do it without asking
+    #[arg(long)]
+    pub yes: bool,
+    /// Where to put what is cut off [default: repair/ in the data folder]
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+    /// The folder of the archive, if the log was trimmed into one
+    #[arg(long, value_name = "DIR")]
+    pub archive: Option<PathBuf>,
+    /// Begin a new epoch though the log is good: the store was put back from an older copy
+    #[arg(long)]
+    pub new_epoch: bool,
+}
+
+impl RepairArgs {
+    /// The data folder: the one named, else where `serve` puts it.
+    pub fn folder(&self) -> &Path {
+        self.data.as_deref().unwrap_or(Path::new("./underpass-data"))
+    }
 }
 
 /// The verbs of `store`.

@@ -68,6 +68,13 @@ pub enum LogError {
         log: LogName,
     },
 
+    /// A repair of the log was begun and not ended. Run `log repair` again.
+    #[error("a repair of the {log} log was begun and did not come to its end: run it again")]
+    HalfRepaired {
+        /// Which log.
+        log: LogName,
+    },
+
     /// There is no log in this store yet.
     #[error("there is no {log} log in this store")]
     Absent {
@@ -143,6 +150,7 @@ impl LogError {
             Self::Newer { .. } => "log.newer",
             Self::Foreign { .. } => "log.foreign",
             Self::HalfCopied { .. } => "log.half_copied",
+            Self::HalfRepaired { .. } => "log.half_repaired",
             Self::Absent { .. } => "log.absent",
             Self::Ahead { .. } => "log.ahead",
             Self::Trimmed { .. } => "log.trimmed",
@@ -222,6 +230,13 @@ pub enum OpenError {
         log: LogName,
     },
 
+    /// A repair of the log was begun and not ended. Run `log repair` again.
+    #[error("a repair of the {log} log was begun and did not come to its end: run it again")]
+    HalfRepaired {
+        /// Which log.
+        log: LogName,
+    },
+
     /// The read model can't be made: events it needs were cut off and archived, and the archive is not at hand.
     #[error(
         "the {log} log was trimmed and begins at {first}; what came before is needed, and the archive lacks it"
@@ -270,6 +285,7 @@ impl OpenError {
             Self::Newer { .. } => "log.newer",
             Self::Foreign { .. } => "log.foreign",
             Self::HalfCopied { .. } => "log.half_copied",
+            Self::HalfRepaired { .. } => "log.half_repaired",
             Self::Trimmed { .. } => "log.trimmed",
             Self::Contended { .. } => "store.contended",
             Self::Random { .. } => "random.failed",
@@ -286,6 +302,7 @@ impl From<LogError> for OpenError {
             LogError::Newer { log, position, why } => Self::Newer { log, position, why },
             LogError::Foreign { log } => Self::Foreign { log },
             LogError::HalfCopied { log } => Self::HalfCopied { log },
+            LogError::HalfRepaired { log } => Self::HalfRepaired { log },
             LogError::Trimmed { log, first } => Self::Trimmed { log, first },
             LogError::Absent { log } | LogError::Ahead { log, .. } | LogError::Closed { log } => {
                 Self::Contended { log }

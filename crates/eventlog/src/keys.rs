@@ -20,6 +20,11 @@ pub fn copying(log: LogName) -> Key {
     Key::from(format!("log/{log}/copying"))
 }
 
+/// `log/<name>/repairing`: there while a repair has begun and not ended.
+pub fn repairing(log: LogName) -> Key {
+    Key::from(format!("log/{log}/repairing"))
+}
+
 /// `log/<name>/e/<first position>`: a frame.
 pub fn frame(log: LogName, first: Position) -> Key {
     numbered(log, "e/", &[&first.0.to_be_bytes()])
@@ -56,6 +61,11 @@ pub fn chunk(log: LogName, position: Position, id: &[u8; 16], number: u32) -> Ke
 /// The first key that a chunk of a snapshot at `position` could have.
 pub fn chunks_from(log: LogName, position: Position) -> Key {
     numbered(log, "s/c/", &[&position.0.to_be_bytes()])
+}
+
+/// The end of all chunks.
+pub fn chunks_end(log: LogName) -> Key {
+    Key::from(format!("log/{log}/s/c0"))
 }
 
 fn numbered(log: LogName, place: &str, parts: &[&[u8]]) -> Key {

@@ -12,6 +12,7 @@
 //! | [`copy`] | a log into another store |
 //! | [`Checkpoint`], [`CheckpointBook`], [`verify_with`] | what a log was, signed, and whether it still is |
 //! | [`Archive`], [`archive()`], [`trim`], [`Archived`] | old frames in files instead of the store |
+//! | [`plan_repair`], [`repair()`] | a damaged log, cut back to what is good, going again |
 //! | [`Export`], [`import`], [`verify_export`] | a log as text that others can read, and back |
 //!
 //! # How an append goes
@@ -56,6 +57,7 @@ mod reader;
 mod rebuild;
 pub mod record;
 mod recorded;
+mod repair;
 mod replay;
 mod segment;
 mod shared;
@@ -90,6 +92,9 @@ pub use options::{
     BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, Fence, LogOptions, POLL_EVERY, QUEUE_MAX, SNAPSHOT_EVERY,
 };
 pub use recorded::{READ_EVENTS_MAX, Recorded, read_stored};
+pub use repair::{
+    CUT_EVENTS_NAMED, CutEvent, RepairError, RepairPlan, Repaired, Repairer, plan_repair, repair,
+};
 pub use replay::{AsOf, View, replay_stored};
 pub use segment::SegmentError;
 pub use trim::{

@@ -250,6 +250,7 @@ async fn try_bring_up<A: Aggregate>(
     reader.refuse_half_copied().await?;
     let Some((head, revision)) = reader.head().await? else {
         if reader.any_frame().await? {
+            reader.refuse_half_repaired().await?;
             // The first frames of a copy may have come between the looks.
             reader.refuse_half_copied().await?;
             if reader.head().await?.is_some() {

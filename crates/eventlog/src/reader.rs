@@ -110,12 +110,25 @@ impl Reader {
         }
     }
 
+    /// A log that bears the mark of a repair under way has no head.
+    pub(crate) async fn refuse_half_repaired(&self) -> Result<(), LogError> {
+        let log = self.log;
+        let marker = self.store.get(&keys::repairing(log)).await;
+        match marker.map_err(|error| LogError::store(log, error))? {
+            None => Ok(()),
+            Some(_) => Err(LogError::HalfRepaired { log }),
+        }
+    }
+
     /// The head of a log that must be there, whole.
     pub(crate) async fn present_head(&self) -> Result<Head, LogError> {
         self.refuse_half_copied().await?;
         match self.head().await? {
             Some((head, _)) => Ok(head),
-            None => Err(LogError::Absent { log: self.log }),
+            None => {
+                self.refuse_half_repaired().await?;
+                Err(LogError::Absent { log: self.log })
+            }
         }
     }
 

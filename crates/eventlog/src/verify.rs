@@ -69,7 +69,10 @@ pub(crate) async fn walk(
         Ok(Some((head, _))) => walk.run(&reader, Some(head)).await,
         Ok(None) if !reader.any_frame().await? => return Err(LogError::Absent { log }),
         // Without a head, the frames may still tell where the log broke off.
-        Ok(None) => walk.headless(&reader, "the head is missing".to_owned()).await,
+        Ok(None) => {
+            reader.refuse_half_repaired().await?;
+            walk.headless(&reader, "the head is missing".to_owned()).await
+        }
         Err(LogError::Corrupt { why, .. } | LogError::Newer { why, .. }) => walk.headless(&reader, why).await,
         Err(LogError::Foreign { .. }) if reader.any_frame().await? => {
             walk.headless(&reader, "something else lies at the head's place".to_owned()).await

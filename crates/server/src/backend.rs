@@ -115,6 +115,17 @@ impl Backend {
         }
     }
 
+    /// Whether other processes may use it at this moment.
+    pub(crate) fn is_shared(&self) -> bool {
+        match self {
+            Self::Memory(_) => false,
+            #[cfg(feature = "rocksdb")]
+            Self::RocksDb(_) => false,
+            #[cfg(feature = "etcd")]
+            Self::Etcd(_) => true,
+        }
+    }
+
     /// Says why this store is not backed up by this program, if it isn't.
     pub(crate) fn can_back_up(&self) -> Result<(), &'static str> {
         match self {

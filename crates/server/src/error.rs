@@ -246,6 +246,7 @@ fn log_code(error: &underpass_control::OpenError) -> &'static str {
         OpenError::Log { source: LogError::HalfCopied { .. }, .. } => "log.half_copied",
         OpenError::Log { source: LogError::Trimmed { .. }, .. } => "log.trimmed",
         OpenError::Archive(error) => error.code(),
+        OpenError::Log { source: LogError::HalfRepaired { .. }, .. } => "log.half_repaired",
         OpenError::Start(error) => error.code(),
         _ => "store.failed",
     }
@@ -256,7 +257,7 @@ fn log_hint(error: &underpass_control::OpenError) -> &'static str {
     use underpass_eventlog::OpenError as LogError;
     match error {
         OpenError::Log { source: LogError::Corrupt { .. }, .. } => {
-            "run `underpass log verify`, keep a copy of the data folder, and restore it from a backup"
+            "run `underpass log verify`, keep a copy of the data folder, and restore it from a backup; without one, `underpass log repair` says what can be kept"
         }
         OpenError::Log { source: LogError::Newer { .. }, .. } => {
             "run the release that wrote it, or a newer one"
@@ -269,6 +270,7 @@ fn log_hint(error: &underpass_control::OpenError) -> &'static str {
             "bring the folder `archive` of the data folder back from a backup"
         }
         OpenError::Archive(_) => "bring the file back from a backup, or check that it can be read",
+        OpenError::Log { source: LogError::HalfRepaired { .. }, .. } => "run `underpass log repair` again",
         _ => "check that the data folder is yours and its disk has space, and try again",
     }
 }

@@ -24,6 +24,7 @@ pub(super) async fn run(verb: LogVerb, output: Output) -> Result<(), CliError> {
             Some(against) => against.verify(&log, output).await,
             None => verify(&log, output).await,
         },
+        LogVerb::Repair(args) => super::repair::run(&args, output).await,
         LogVerb::Export { log, after, until, out } => {
             super::export::export(&log, after, until, out.as_deref(), output).await
         }
@@ -240,7 +241,7 @@ async fn verify(log: &LogArgs, output: Output) -> Result<(), CliError> {
         "log.bad",
         format!("the {} log is damaged at position {}: {}", log.name, plain(&position), plain(&reason)),
     )
-    .hint("stop the server, keep a copy of the data folder, and restore it from a backup"))
+    .hint("stop the server, keep a copy of the data folder, and restore it from a backup; without one, `underpass log repair` says what can be kept"))
 }
 
 /// One event as a line for people.

@@ -16,6 +16,7 @@ mod invite;
 mod join;
 mod log;
 mod ls;
+mod repair;
 mod rm;
 mod serve;
 mod share;

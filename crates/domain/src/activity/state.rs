@@ -158,6 +158,8 @@ impl ActivityState {
             Event::AuthFailureCarried(event) => self.auth_failure_carried(event, bounds),
             Event::CarryFinished(event) => self.carry_finished(event, at),
             Event::LogTrimmed(event) => self.log_trimmed(event),
+            // What it cut off was never in this state.
+            Event::LogRepaired(_) => {}
         }
     }
 

@@ -159,6 +159,8 @@ pub(super) fn evolve(state: &mut ControlState, event: &Event, at: &EventMeta) {
         }
 
         Event::LogTrimmed(event) => state.trimmed = state.trimmed.max(event.until),
+        // What it cut off was never in this state.
+        Event::LogRepaired(_) => {}
     }
 }
 

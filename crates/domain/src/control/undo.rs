@@ -154,6 +154,9 @@ impl ControlState {
                 never("the start or stop of a node", "it says what a program did, not what somebody decided")
             }
             [Event::LogTrimmed(_)] => never("the trimming of the log", "what was deleted does not come back"),
+            [Event::LogRepaired(_), ..] => {
+                never("the repair of the log", "what was cut off could not be trusted")
+            }
             [Event::LogCreated(_)] => never("the beginning of the log", "everything else rests on it"),
             _ => never("this", "there is no command that compensates it"),
         }

@@ -231,6 +231,8 @@ events! {
     61 NodeStopped "node.stopped" node 1: v1::NodeStopped;
     /// What lies before a position was deleted on purpose.
     70 LogTrimmed "log.trimmed" log 1: v1::LogTrimmed;
+    /// What lay behind a position was damaged and was cut off.
+    71 LogRepaired "log.repaired" log 1: v1::LogRepaired;
 }
 
 events! {
@@ -260,6 +262,8 @@ events! {
     134 CarryFinished "carry.finished" log 1: v1::CarryFinished;
     /// What lies before a position was deleted on purpose.
     135 LogTrimmed "log.trimmed" log 1: v1::LogTrimmed;
+    /// What lay behind a position was damaged and was cut off.
+    140 LogRepaired "log.repaired" log 1: v1::LogRepaired;
 }
 
 /// Every kind of event in every version, by log, number and version.

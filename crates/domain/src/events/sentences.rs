@@ -102,6 +102,10 @@ sentences! {
     };
     v1::CarryFinished(event) => format!("the carry that began at {} is whole", event.started);
     v1::LogTrimmed(event) => format!("everything up to {} was deleted, its last hash is {}", event.until, event.hash);
+    v1::LogRepaired(event) => format!(
+        "the log was repaired: it was cut off before {}, {} positions were lost, what is before has the hash {}: {}",
+        event.cut_from, event.lost, event.cut_hash, event.reason,
+    );
 }
 
 fn way_in(ingress: &v1::Ingress) -> String {

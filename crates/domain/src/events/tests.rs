@@ -184,6 +184,13 @@ fn samples(v: Values) -> Vec<AnyEvent> {
         v1::NodeStarted { node, name: v.text(), version: v.text() }.into(),
         v1::NodeStopped { node }.into(),
         v1::LogTrimmed { until: Position(v.number()), hash }.into(),
+        v1::LogRepaired {
+            cut_from: Position(v.number()),
+            lost: v.number(),
+            cut_hash: hash,
+            reason: v.text(),
+        }
+        .into(),
     ];
     let activity: Vec<ActivityEvent> = vec![
         log.into(),
@@ -243,6 +250,13 @@ fn samples(v: Values) -> Vec<AnyEvent> {
         .into(),
         v1::CarryFinished { started: Position(v.number()) }.into(),
         v1::LogTrimmed { until: Position(v.number()), hash }.into(),
+        v1::LogRepaired {
+            cut_from: Position(v.number()),
+            lost: v.number(),
+            cut_hash: hash,
+            reason: v.text(),
+        }
+        .into(),
     ];
     control.into_iter().map(AnyEvent::Control).chain(activity.into_iter().map(AnyEvent::Activity)).collect()
 }

@@ -498,4 +498,16 @@ payloads! {
         /// The chained hash of the frame that ended there.
         hash: Digest32,
     }
+
+    /// The log was damaged; what could not be trusted was cut off, and a new epoch began.
+    LogRepaired {
+        /// The first position of the epoch before that is no more, or is another now: that of this event.
+        cut_from: Position,
+        /// How many positions are known to be lost; 0, if none is.
+        lost: u64,
+        /// The chained hash of the last frame that stayed.
+        cut_hash: Digest32,
+        /// What was wrong.
+        reason: String,
+    }
 }

@@ -13,5 +13,6 @@ mod history;
 mod importing;
 mod nodes;
 mod raw;
+mod repairing;
 mod support;
 mod trimming;

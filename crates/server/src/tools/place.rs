@@ -78,7 +78,7 @@ pub struct OpenPlace {
     /// With its archive, if it has a data folder.
     store: Arc<dyn Store>,
     backend: Backend,
-    _data: Option<DataFolder>,
+    data: Option<DataFolder>,
 }
 
 impl OpenPlace {
@@ -95,21 +95,52 @@ impl OpenPlace {
                     return Err(StartError::NoStore(folder.clone()));
                 }
                 let backend = Backend::open(&Place::RocksDb, &store).await?;
-                let store = match archived(backend.store(), &data.join(ARCHIVE)).await {
-                    Ok(store) => store,
-                    Err(error) => {
-                        backend.close().await;
-                        return Err(error);
-                    }
-                };
-                Ok(Self { store, backend, _data: Some(data) })
+                Self::whole(backend, Some(data)).await
             }
             StorePlace::Etcd(etcd) => {
                 let place = Place::configured(StoreKind::Etcd, etcd);
-                let backend = Backend::open(&place, Path::new("")).await?;
-                Ok(Self { store: backend.store(), backend, _data: None })
+                Self::whole(Backend::open(&place, Path::new("")).await?, None).await
             }
         }
+    }
+
+    /// Opens the store of a data folder, wherever the folder says it is. Nothing is made.
+    ///
+    /// # Errors
+    /// As [`OpenPlace::open`].
+    pub async fn of_folder(folder: &Path) -> Result<Self, StartError> {
+        let data = DataFolder::open(folder, false)?;
+        let place = data.place()?;
+        let store = data.join("store");
+        if matches!(place, Place::Memory) || (matches!(place, Place::RocksDb) && !store.is_dir()) {
+            return Err(StartError::NoStore(folder.to_owned()));
+        }
+        Self::whole(Backend::open_or(&place, &store, false).await?, Some(data)).await
+    }
+
+    /// With the archive of the data folder behind it.
+    async fn whole(backend: Backend, data: Option<DataFolder>) -> Result<Self, StartError> {
+        let store = match &data {
+            None => Ok(backend.store()),
+            Some(data) => archived(backend.store(), &data.join(ARCHIVE)).await,
+        };
+        match store {
+            Ok(store) => Ok(Self { store, backend, data }),
+            Err(error) => {
+                backend.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The data folder, if there is one.
+    pub(crate) fn data(&self) -> Option<&DataFolder> {
+        self.data.as_ref()
+    }
+
+    /// Whether others than this process may use the store at this moment.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.backend.is_shared()
     }
 
     /// The store.
