@@ -80,7 +80,7 @@ class Payloads(unittest.TestCase):
 
     def test_a_payload_that_is_cut_off_or_goes_on_is_refused(self):
         for file in (ROOT / "fixtures/events").glob("*/v*/unicode.bin"):
-            kind, data = NAMES[file.parts[-3]], file.read_bytes()
+            kind, data = (NAMES[file.parts[-3]][0], int(file.parts[-2][1:])), file.read_bytes()
             for wrong in [*(data[:end] for end in range(len(data))), data + b"\0"]:
                 with self.subTest(kind=kind, length=len(wrong)), self.assertRaises((log.Bad, UnicodeDecodeError)):
                     log.payload(*kind, wrong)

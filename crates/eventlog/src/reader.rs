@@ -123,13 +123,11 @@ impl Reader {
     /// The head of a log that must be there, whole.
     pub(crate) async fn present_head(&self) -> Result<Head, LogError> {
         self.refuse_half_copied().await?;
-        match self.head().await? {
-            Some((head, _)) => Ok(head),
-            None => {
-                self.refuse_half_repaired().await?;
-                Err(LogError::Absent { log: self.log })
-            }
+        if let Some((head, _)) = self.head().await? {
+            return Ok(head);
         }
+        self.refuse_half_repaired().await?;
+        Err(LogError::Absent { log: self.log })
     }
 
     /// The frame that holds `position`. A store can only scan forward, so ever more keys before the
