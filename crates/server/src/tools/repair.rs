@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use underpass_domain::{Clock, LogName, NodeId};
 use underpass_eventlog::{
-    Archived, RepairError, RepairPlan, Repaired, Repairer, TrimError, plan_repair, repair,
+    Archived, LogError, RepairError, RepairPlan, Repaired, Repairer, TrimError, plan_repair, repair,
 };
 use underpass_store::{Key, Store};
 
@@ -49,11 +49,9 @@ impl RepairFailed {
             Self::InUse(_) => "repair.in_use",
             Self::NoKeep => "repair.no_keep",
             Self::Archive(error) => error.code(),
-            Self::Repair(error) => match error.code() {
-                "log.corrupt" => "log.bad",
-                "log.absent" => "store.none",
-                code => code,
-            },
+            Self::Repair(RepairError::Log(LogError::Corrupt { .. })) => "log.bad",
+            Self::Repair(RepairError::Log(LogError::Absent { .. })) => "store.none",
+            Self::Repair(error) => error.code(),
         }
     }
 
