@@ -3,13 +3,12 @@
 use bytes::{Buf, BufMut, Bytes};
 use underpass_domain::{Digest32, LogName, Position, Timestamp};
 
-use crate::codes;
-use crate::frame::{CommitId, FORMAT, Frame, FrameError};
+use crate::frame::{CommitId, Frame, FrameError};
+use crate::small::Small;
 
-const MAGIC: [u8; 4] = *b"UPLH";
 /// Bytes of a stored head.
 pub const HEAD_BYTES: usize = 92;
-const CRC_AT: usize = HEAD_BYTES - 4;
+const LAYOUT: Small = Small { magic: *b"UPLH", bytes: HEAD_BYTES, newer: ("a head format", "a head flag") };
 
 /// Where a log ends: its newest frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,40 +46,19 @@ impl Head {
 
     /// Its stored form.
     pub fn encode(&self) -> Bytes {
-        let mut bytes = Vec::with_capacity(HEAD_BYTES);
-        bytes.put_slice(&MAGIC);
-        bytes.put_u8(FORMAT);
-        bytes.put_u8(codes::log_number(self.log));
-        bytes.put_u16_le(0);
-        bytes.put_u64_le(self.epoch);
-        bytes.put_u64_le(self.position.0);
-        bytes.put_u64_le(self.first.0);
-        bytes.put_u64_le(self.recorded_at.0);
-        bytes.put_slice(&self.commit.0);
-        bytes.put_slice(&self.hash.0);
-        bytes.put_u32_le(crc32c::crc32c(&bytes));
-        Bytes::from(bytes)
+        LAYOUT.encode(self.log, |bytes| {
+            bytes.put_u64_le(self.epoch);
+            bytes.put_u64_le(self.position.0);
+            bytes.put_u64_le(self.first.0);
+            bytes.put_u64_le(self.recorded_at.0);
+            bytes.put_slice(&self.commit.0);
+            bytes.put_slice(&self.hash.0);
+        })
     }
 
     /// Reads a stored head.
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
-        if bytes.len() < MAGIC.len() || bytes[..MAGIC.len()] != MAGIC {
-            return Err(FrameError::Foreign);
-        }
-        if bytes.len() > 4 && bytes[4] != FORMAT {
-            return Err(FrameError::Newer("a head format"));
-        }
-        if bytes.len() != HEAD_BYTES {
-            return Err(FrameError::Length);
-        }
-        if (&bytes[CRC_AT..]).get_u32_le() != crc32c::crc32c(&bytes[..CRC_AT]) {
-            return Err(FrameError::Checksum);
-        }
-        let log = codes::log_name(bytes[5]).ok_or(FrameError::Newer("a log"))?;
-        if bytes[6..8] != [0, 0] {
-            return Err(FrameError::Newer("a head flag"));
-        }
-        let mut rest = &bytes[8..CRC_AT];
+        let (log, mut rest) = LAYOUT.decode(bytes)?;
         let epoch = rest.get_u64_le();
         let position = Position(rest.get_u64_le());
         let first = Position(rest.get_u64_le());

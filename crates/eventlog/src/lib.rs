@@ -61,6 +61,7 @@ mod repair;
 mod replay;
 mod segment;
 mod shared;
+mod small;
 mod snapshot;
 mod snapshotter;
 mod strict;

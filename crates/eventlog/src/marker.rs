@@ -3,12 +3,12 @@
 use bytes::{Buf, BufMut, Bytes};
 use underpass_domain::{Digest32, LogId, LogName, Position};
 
-use crate::codes;
-use crate::frame::{FORMAT, FrameError};
+use crate::frame::FrameError;
+use crate::small::Small;
 
-const MAGIC: [u8; 4] = *b"UPLC";
 const MARKER_BYTES: usize = 68;
-const CRC_AT: usize = MARKER_BYTES - 4;
+const LAYOUT: Small =
+    Small { magic: *b"UPLC", bytes: MARKER_BYTES, newer: ("a marker format", "a marker flag") };
 
 /// Which log is being copied here, and how far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,36 +24,15 @@ pub(crate) struct Marker {
 
 impl Marker {
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(MARKER_BYTES);
-        out.put_slice(&MAGIC);
-        out.put_u8(FORMAT);
-        out.put_u8(codes::log_number(self.log));
-        out.put_u16_le(0);
-        out.put_slice(&self.id.0);
-        out.put_u64_le(self.position.0);
-        out.put_slice(&self.hash.0);
-        out.put_u32_le(crc32c::crc32c(&out));
-        Bytes::from(out)
+        LAYOUT.encode(self.log, |out| {
+            out.put_slice(&self.id.0);
+            out.put_u64_le(self.position.0);
+            out.put_slice(&self.hash.0);
+        })
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
-        if bytes.len() < MAGIC.len() || bytes[..MAGIC.len()] != MAGIC {
-            return Err(FrameError::Foreign);
-        }
-        if bytes.len() > 4 && bytes[4] != FORMAT {
-            return Err(FrameError::Newer("a marker format"));
-        }
-        if bytes.len() != MARKER_BYTES {
-            return Err(FrameError::Length);
-        }
-        if (&bytes[CRC_AT..]).get_u32_le() != crc32c::crc32c(&bytes[..CRC_AT]) {
-            return Err(FrameError::Checksum);
-        }
-        let log = codes::log_name(bytes[5]).ok_or(FrameError::Newer("a log"))?;
-        if bytes[6..8] != [0, 0] {
-            return Err(FrameError::Newer("a marker flag"));
-        }
-        let mut rest = &bytes[8..CRC_AT];
+        let (log, mut rest) = LAYOUT.decode(bytes)?;
         let mut id = [0; 16];
         rest.copy_to_slice(&mut id);
         let position = Position(rest.get_u64_le());

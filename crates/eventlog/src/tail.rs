@@ -3,13 +3,12 @@
 use bytes::{Buf, BufMut, Bytes};
 use underpass_domain::{Digest32, LogId, LogName, Position, Timestamp};
 
-use crate::codes;
-use crate::frame::{FORMAT, Frame, FrameError};
+use crate::frame::{Frame, FrameError};
+use crate::small::Small;
 
-const MAGIC: [u8; 4] = *b"UPLT";
 /// Bytes of a stored tail.
 pub const TAIL_BYTES: usize = 84;
-const CRC_AT: usize = TAIL_BYTES - 4;
+const LAYOUT: Small = Small { magic: *b"UPLT", bytes: TAIL_BYTES, newer: ("a tail format", "a tail flag") };
 
 /// The last frame that was cut off: what is left of the log follows on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,39 +43,18 @@ impl Tail {
 
     /// Its stored form.
     pub fn encode(&self) -> Bytes {
-        let mut bytes = Vec::with_capacity(TAIL_BYTES);
-        bytes.put_slice(&MAGIC);
-        bytes.put_u8(FORMAT);
-        bytes.put_u8(codes::log_number(self.log));
-        bytes.put_u16_le(0);
-        bytes.put_slice(&self.id.0);
-        bytes.put_u64_le(self.epoch);
-        bytes.put_u64_le(self.until.0);
-        bytes.put_u64_le(self.recorded_at.0);
-        bytes.put_slice(&self.hash.0);
-        bytes.put_u32_le(crc32c::crc32c(&bytes));
-        Bytes::from(bytes)
+        LAYOUT.encode(self.log, |bytes| {
+            bytes.put_slice(&self.id.0);
+            bytes.put_u64_le(self.epoch);
+            bytes.put_u64_le(self.until.0);
+            bytes.put_u64_le(self.recorded_at.0);
+            bytes.put_slice(&self.hash.0);
+        })
     }
 
     /// Reads a stored tail.
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
-        if bytes.len() < MAGIC.len() || bytes[..MAGIC.len()] != MAGIC {
-            return Err(FrameError::Foreign);
-        }
-        if bytes.len() > 4 && bytes[4] != FORMAT {
-            return Err(FrameError::Newer("a tail format"));
-        }
-        if bytes.len() != TAIL_BYTES {
-            return Err(FrameError::Length);
-        }
-        if (&bytes[CRC_AT..]).get_u32_le() != crc32c::crc32c(&bytes[..CRC_AT]) {
-            return Err(FrameError::Checksum);
-        }
-        let log = codes::log_name(bytes[5]).ok_or(FrameError::Newer("a log"))?;
-        if bytes[6..8] != [0, 0] {
-            return Err(FrameError::Newer("a tail flag"));
-        }
-        let mut rest = &bytes[8..CRC_AT];
+        let (log, mut rest) = LAYOUT.decode(bytes)?;
         let mut id = [0; 16];
         rest.copy_to_slice(&mut id);
         let epoch = rest.get_u64_le();
