@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use underpass_domain::{ActivityCommand, Aggregate, ControlCommand, LogName, Position, Timestamp};
+use underpass_domain::{ActivityCommand, ControlCommand, LogName, Position, Timestamp};
 use underpass_eventlog::{
-    Archive, ArchivedFrames, Cut, Log, LogError, TrimError, archive, cut_before, cut_below_snapshots, trim,
+    Archive, ArchivedFrames, Cut, LogError, TrimError, archive, cut_before, cut_below_snapshots,
+    delete_trimmed, trim,
 };
 
 use crate::caller::Caller;
@@ -215,12 +216,11 @@ impl Control {
         if noted.0 == 0 {
             return Ok(0);
         }
-        let cut = match cut_before(&self.bare, log, noted.next()).await? {
-            Some(cut) => cut,
+        match cut_before(&self.bare, log, noted.next()).await? {
+            Some(cut) => Ok(trim(&self.bare, log, cut, place, stop).await?.frames),
             // The tail says so already: only frames may be left over.
-            None => Cut { until: noted, hash: self.state().hash },
-        };
-        Ok(trim(&self.bare, log, cut, place, stop).await?.frames)
+            None => Ok(delete_trimmed(&self.bare, log, stop).await?),
+        }
     }
 
     fn noted_cut(&self, log: LogName) -> Position {
@@ -244,15 +244,12 @@ impl Control {
     }
 
     fn archive_of(&self, log: LogName) -> Result<Option<Arc<Archive>>, KeepError> {
-        fn id<A: Aggregate>(log: &Log<A>) -> Option<underpass_domain::LogId> {
-            log.id()
-        }
         let Some(archives) = self.archives.as_ref().filter(|_| self.options.keep.archiving) else {
             return Ok(None);
         };
         let id = match log {
-            LogName::Control => id(self.log()),
-            LogName::Activity => id(self.activity_log()),
+            LogName::Control => self.log().id(),
+            LogName::Activity => self.activity_log().id(),
         };
         let Some(id) = id else { return Ok(None) };
         let archive = archives.of(log, id).map_err(|source| TrimError::Archive { log, source })?;

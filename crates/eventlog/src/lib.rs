@@ -99,7 +99,8 @@ pub use repair::{
 pub use replay::{AsOf, View, replay_stored};
 pub use segment::SegmentError;
 pub use trim::{
-    ArchivedFrames, Cut, TrimError, TrimmedFrames, archive, cut_before, cut_below_snapshots, trim,
+    ArchivedFrames, Cut, TrimError, TrimmedFrames, archive, cut_before, cut_below_snapshots, delete_trimmed,
+    trim,
 };
 pub use verify::{Verified, verify};
 pub use verify_export::{VerifiedExport, verify_export, verify_export_with};

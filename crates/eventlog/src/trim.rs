@@ -308,6 +308,20 @@ pub async fn trim(
     delete(&reader, cut.until, stop).await
 }
 
+/// Deletes what the tail says is cut off and a kill has left over; 0 if there is nothing, or no tail. `store` is the
+/// bare one, as for [`trim`].
+pub async fn delete_trimmed(
+    store: &Arc<dyn Store>,
+    log: LogName,
+    stop: &CancellationToken,
+) -> Result<u64, TrimError> {
+    let reader = Reader::new(Arc::clone(store), log);
+    match reader.tail().await? {
+        Some(tail) => Ok(delete(&reader, tail.until, stop).await?.frames),
+        None => Ok(0),
+    }
+}
+
 /// Looks for the event from the end of the log backwards: it was appended just now.
 async fn announced(reader: &Reader, cut: Cut, head: Position) -> Result<(), TrimError> {
     let log = reader.log;

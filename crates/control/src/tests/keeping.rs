@@ -110,6 +110,26 @@ async fn what_leaves_the_store_is_read_from_the_archive() {
     rig.close().await;
 }
 
+/// What is cut off is done with: later looks don't miss an archive that somebody took away.
+#[tokio::test]
+async fn an_archive_that_was_taken_away_hinders_no_later_look() {
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let keeping = options(Some(folder.path()));
+    let rig = Rig::open_with(Arc::clone(&store), keeping.clone(), Arc::new(ManualClock::default())).await;
+    days(&rig, 10).await;
+    let clock = rig.close().await;
+    std::fs::remove_dir_all(folder.path()).unwrap();
+    let mut quiet = keeping;
+    quiet.keep.look_every = DAY;
+    let rig = Rig::open_with(store, quiet, clock).await;
+    let (system, stop) = (Caller::system(), CancellationToken::new());
+    let early = rig.control.now().minus(DAY * 300);
+    let done = rig.control.trim(&system, LogName::Activity, early, false, &stop).await.unwrap();
+    assert_eq!((done.cut, done.frames), (None, 0));
+    rig.close().await;
+}
+
 /// The control log: only into an archive, and only what no start needs.
 #[tokio::test]
 async fn the_control_log_stays_whole_and_a_start_needs_no_archived_frame() {
