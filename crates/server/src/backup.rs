@@ -1,5 +1,7 @@
 //! A backup of a data folder that is in use: a data folder like it.
 
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -7,7 +9,7 @@ use underpass_api::{Backups, Problem};
 
 use crate::backend::Backend;
 use crate::checkpoints;
-use crate::data::{DataError, DataFolder};
+use crate::data::{ARCHIVE, DataError, DataFolder};
 
 /// Files that make a data folder what it is, beside the store.
 const FILES: &[&str] =
@@ -48,13 +50,37 @@ impl Backups for FolderBackups {
             )
         })?;
         // Behind the store: what it no longer has by then is in the archive.
-        folder.copy_archive(&self.data).map_err(|error| not_made(&error))?;
+        copy_frames(&self.data.join(ARCHIVE), &folder.join(ARCHIVE)).map_err(|error| not_made(&error))?;
         for name in FILES {
             folder.copy_in(&self.data, name).map_err(|error| not_made(&error))?;
         }
         tracing::info!(to = %to.display(), "a backup was made");
         Ok(())
     }
+}
+
+/// Copies the files of an archive, which never change, and nothing else.
+fn copy_frames(from: &Path, to: &Path) -> Result<(), DataError> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| DataError::File { path, source }
+    };
+    let entries = match fs::read_dir(from) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(at(from))?,
+    };
+    fs::create_dir_all(to).map_err(at(to))?;
+    for entry in entries {
+        let (source, name) = entry.map(|entry| (entry.path(), entry.file_name())).map_err(at(from))?;
+        let target = to.join(name);
+        if source.is_dir() {
+            copy_frames(&source, &target)?;
+        } else if source.extension().is_some_and(|extension| extension == "frames") {
+            fs::copy(&source, &target).map_err(at(&source))?;
+            File::open(&target).and_then(|file| file.sync_all()).map_err(at(&target))?;
+        }
+    }
+    Ok(())
 }
 
 fn taken(to: &Path) -> Problem {

@@ -372,33 +372,6 @@ impl DataFolder {
         }
     }
 
-    /// Copies the archive of another data folder: its files never change.
-    ///
-    /// # Errors
-    /// The system's.
-    pub(crate) fn copy_archive(&self, from: &Path) -> Result<(), DataError> {
-        fn copy(from: &Path, to: &Path) -> Result<(), DataError> {
-            let entries = match std::fs::read_dir(from) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                entries => entries.map_err(at(from))?,
-            };
-            std::fs::create_dir_all(to).map_err(at(to))?;
-            for entry in entries {
-                let (source, name) =
-                    entry.map(|entry| (entry.path(), entry.file_name())).map_err(at(from))?;
-                let target = to.join(name);
-                if source.is_dir() {
-                    copy(&source, &target)?;
-                } else if source.extension().is_some_and(|extension| extension == "frames") {
-                    std::fs::copy(&source, &target).map_err(at(&source))?;
-                    File::open(&target).and_then(|file| file.sync_all()).map_err(at(&target))?;
-                }
-            }
-            Ok(())
-        }
-        copy(&from.join(ARCHIVE), &self.join(ARCHIVE))
-    }
-
     /// Where the log was kept at the last start; RocksDB in folders of releases that knew nothing else.
     ///
     /// # Errors
