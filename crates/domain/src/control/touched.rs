@@ -31,8 +31,17 @@ impl ControlState {
                 touched.add(mapping);
             }
         }
-        for (_, was, is) in self.mappings.changes_since(&before.mappings) {
-            was.into_iter().chain(is).for_each(|mapping| touched.add(mapping));
+        // By comparison, not by the maps' own difference: a removal must never be missed.
+        for (id, is) in self.mappings.iter() {
+            let was = before.mappings.get(id);
+            if was != Some(is) {
+                was.into_iter().chain([is]).for_each(|mapping| touched.add(mapping));
+            }
+        }
+        for (id, was) in before.mappings.iter() {
+            if self.mappings.get(id).is_none() {
+                touched.add(was);
+            }
         }
         // A clock may be set back, too.
         let between = (then.min(now), Due::FIRST)..=(then.max(now), Due::LAST);
